@@ -1,0 +1,89 @@
+"""Backends: each runs a checked job on one kind of array. They are imported when first asked for.
+
+A backend is a module with ``dtype_name(x)``, ``check_out(x, out)`` and ``run(job)``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ..errors import MixTypeError, MixValueError
+
+_MODULES = {"reference": "reference", "cpu": "cpu", "torch": "torch_"}
+
+
+def is_tensor(x: Any) -> bool:
+    """True for a torch tensor; never imports torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def backend_for(x: Any, name: str | None = None) -> Any:
+    """The backend module that ``name`` asks for, or the one that suits the type of x.
+
+    Raises:
+        MixError: if the name is unknown or the backend does not take this type.
+    """
+    one = x[0] if isinstance(x, Sequence) and not hasattr(x, "shape") and len(x) else x
+    if name is None:
+        if is_tensor(one):
+            tensors = x if one is not x else (x,)
+            plain = all(t.device.type == "cpu" and not t.requires_grad for t in tensors)
+            name = "cpu" if plain and not _traced() else "torch"
+        elif isinstance(one, np.ndarray):
+            name = "cpu"
+        else:
+            raise MixTypeError(
+                f"{type(one).__name__}: expected a NumPy array, a torch tensor or a list of equally sized samples of either"
+            )
+    if name not in _MODULES:
+        raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
+    if name == "torch" and not is_tensor(one) or name == "reference" and not isinstance(one, np.ndarray):
+        raise MixTypeError(
+            f"backend={name!r} on {type(one).__name__}: expected {'a torch tensor' if name == 'torch' else 'a NumPy array'}"
+        )
+    return import_module(f".{_MODULES[name]}", __name__)
+
+
+def _traced() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.compiler.is_compiling()
+
+
+def _span(x: Any) -> tuple[int, int]:
+    """First byte and one past the last byte of an array or CPU tensor."""
+    if is_tensor(x):
+        size = sum((s - 1) * t for s, t in zip(x.shape, x.stride(), strict=True)) + 1 if x.numel() else 0
+        return x.data_ptr(), x.data_ptr() + size * x.element_size()
+    return np.lib.array_utils.byte_bounds(x) if x.size else (0, 0)
+
+
+def _strides(x: Any) -> tuple[int, ...]:
+    return tuple(s * x.element_size() for s in x.stride()) if is_tensor(x) else x.strides
+
+
+def same_memory(x: Any, out: Any) -> bool:
+    """True if out is x, or a view of exactly the same elements in the same order."""
+    if isinstance(x, Sequence) and not hasattr(x, "shape"):
+        return False
+    if x is out:
+        return True
+    start = lambda a: a.data_ptr() if is_tensor(a) else a.__array_interface__["data"][0]
+    return (
+        tuple(x.shape) == tuple(out.shape)
+        and start(x) == start(out)
+        and _strides(x) == _strides(out)
+        and _span(x)[0] != _span(x)[1]
+    )
+
+
+def share_memory(x: Any, out: Any) -> bool:
+    """True if the bytes of out and of x, or of one of its samples, may overlap."""
+    low, high = _span(out)
+    parts = x if isinstance(x, Sequence) and not hasattr(x, "shape") else [x]
+    return any(a < high and low < b for a, b in map(_span, parts))

@@ -1,0 +1,248 @@
+"""mix: one verb for every array. It checks everything first, chooses a backend and lets that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .backends import backend_for, same_memory, share_memory
+from .errors import MixTypeError, MixValueError
+from .fills import Fills
+from .layout import BOX_AXES, check_rank, parse_layout
+from .output import Output
+from .plan import Plan, PlanSequence
+from .spec import shape_of
+
+KINDS = ("continuous", "discrete", "valid")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a backend is asked to do; everything in it has been checked.
+
+    Args:
+        x: the source: an array of the backend's kind, or a list of equally sized samples.
+        plan: with opacity 0 wherever a patch does not concern this array.
+        names: axis names of x.
+        kind: "continuous", "discrete" or "valid".
+        out: array to write, or None for a new one; the very array ``x`` for in place.
+        to: the fused tail, or None.
+        threads: how many threads may work, None for the backend's choice.
+    """
+
+    x: Any
+    plan: Plan
+    names: tuple[str, ...]
+    kind: str
+    out: Any
+    to: Output | None
+    threads: int | None
+
+    @property
+    def in_place(self) -> bool:
+        """True if the result replaces the input."""
+        return self.out is not None and same_memory(self.x, self.out)
+
+
+def mix(
+    x: Any,
+    plan: Plan | PlanSequence,
+    layout: str,
+    kind: str = "continuous",
+    *,
+    fill: float | tuple[float, ...] | str | None = None,
+    out: Any = None,
+    to: Output | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Any:
+    """Apply a plan to an array: out[n] = x[base[n]], then each patch blended in with its opacity, in order.
+
+    Args:
+        x: the source rows: a NumPy array, a torch tensor, or a list of equally sized samples of either; read only if
+            you like. float64/32/16, bfloat16 and uint8 blend; any dtype pastes.
+        plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``).
+        layout: axis names, "b c h w". The plan's axes are found by name: t, or h and w, or t, h and w.
+        kind: "continuous" (values blend), "discrete" (ids, class masks: patches paste, a blend is an error) or
+            "valid" (attention masks: own OR donor inside a patch).
+        fill: paints this instead of the plan's fills, in units of x: a number, one for each channel, or "mean" (of
+            ``to``: 0 after it). None: the plan's fills for continuous arrays; others are left as they are.
+        out: array to write into, of the result's shape and dtype. ``out=x`` mixes in place, where every row stays in
+            its place and has one donor at most.
+        to: Output: normalise, cast and change layout in the same pass.
+        threads: how many may work; None: torch's number if torch is loaded, else the CPUs of this process; always 1
+            in a DataLoader worker.
+        backend: "reference", "cpu" or "torch"; None chooses by the type of x.
+
+    Returns:
+        The mixed rows: a new array of the kind of x (channels_last kept), or ``out``.
+
+    Raises:
+        MixError: if layout, plan, kind, fill, out or to do not fit x or one another; nothing has been written then.
+
+    Example:
+        >>> import mixops as mx
+        >>> plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2), lam=0.75, partner=[1, 0])
+        >>> mx.mix(np.array([[0.0, 4.0], [4.0, 0.0]]), plan, "b d")
+        array([[1., 3.],
+               [3., 1.]])
+    """
+    if isinstance(plan, PlanSequence):
+        return _mix_steps(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend)
+    if not isinstance(plan, Plan):
+        raise MixTypeError(
+            f"mix: plan is {type(plan).__name__}, expected a Plan (an operator's draw) or a PlanSequence"
+        )
+    names = parse_layout(layout)
+    shape = shape_of(x, names)
+    check_rank(names, len(shape))
+    plan.validate(shape[names.index("b")])
+    _check_axes(plan, names, shape)
+    if kind not in KINDS:
+        raise MixValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
+    if threads is not None and threads < 1:
+        raise MixValueError(f"threads={threads!r}: expected 1 or more")
+    engine = backend_for(x, backend)
+    dtype = engine.dtype_name(x)
+    plan = _for_field(plan, names, shape, kind, fill, dtype, to)
+    _check_values(plan, kind, dtype)
+    if to is not None:
+        to.check(names, shape, kind, dtype)
+    job = Job(x, plan, names, kind, out, to, threads)
+    if out is not None:
+        _check_out(job, engine, shape, dtype)
+    return engine.run(job)
+
+
+def _mix_steps(x: Any, steps: PlanSequence, layout: str, kind: str, *, out: Any, to: Output | None, **rest: Any) -> Any:
+    """One plan after the other: the tail belongs to the last, and a list becomes an array at the first."""
+    if rest["fill"] == "mean" and to is not None:
+        rest["fill"] = to.mean_fill(backend_for(x, rest["backend"]).dtype_name(x))
+    last = len(steps.plans) - 1
+    in_place = out is not None and same_memory(x, out)
+    for i, plan in enumerate(steps.plans):
+        target = out if in_place or i == last else None
+        x = mix(x, plan, layout, kind, out=target, to=to if i == last else None, **rest)
+    return x
+
+
+def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    for axis, extent in zip(BOX_AXES[plan.rank], plan.shape, strict=True):
+        if axis not in names:
+            raise MixValueError(
+                f'layout "{" ".join(names)}" has no axis {axis!r}: the plan has boxes on {BOX_AXES[plan.rank]} = {plan.shape}'
+            )
+        if shape[names.index(axis)] != extent:
+            raise MixValueError(
+                f"axis {axis!r} has extent {shape[names.index(axis)]}, the plan was drawn for {extent}: draw it with "
+                "Spec.like(x, layout), or use plan.rescaled(...)"
+            )
+    if plan.rank and ((plan.box != plan.donor).any()):
+        size = [b[..., 1::2] - b[..., 0::2] for b in (plan.box, plan.donor)]
+        moved = (size[0] != size[1]).any(-1) & (plan.partner >= 0) & (plan.opacity > 0)
+        if moved.any():
+            row = int(np.argwhere(moved)[0][0])
+            raise MixValueError(
+                f"plan row {row}: donor and box differ in size, and resampling is not there yet: make them equal"
+            )
+
+
+def _for_field(
+    plan: Plan, names: tuple[str, ...], shape: tuple[int, ...], kind: str, fill: Any, dtype: str, to: Output | None
+) -> Plan:
+    """The plan as this array sees it: its fills in place, or its fill patches switched off."""
+    painted = (plan.partner < 0) & (plan.opacity > 0)
+    if not painted.any():
+        return plan
+    if fill is None and kind != "continuous":
+        return replace(plan, opacity=np.where(painted, 0, plan.opacity))
+    if kind == "valid":
+        raise MixValueError('fill= on kind="valid": a mask is never painted; leave fill out')
+    if fill is None:
+        fills = plan.fills
+    else:
+        if isinstance(fill, str):
+            if fill != "mean" or to is None or to.mean is None:
+                raise MixValueError(
+                    f'fill={fill!r}: expected a number, one for each channel, or "mean" with to=Output(mean=...)'
+                )
+            fill = to.mean_fill(dtype)
+        fills = Fills.of(tuple(fill) if isinstance(fill, (list, np.ndarray)) else fill)
+        plan = replace(plan, partner=np.where(plan.partner < 0, -1, plan.partner), fills=fills)
+    channels = fills.value.shape[1]
+    if channels > 1 and ("c" not in names or shape[names.index("c")] != channels):
+        have = f"axis c of {shape[names.index('c')]}" if "c" in names else "no axis c"
+        raise MixValueError(
+            f'{channels} fill values for layout "{" ".join(names)}" with {have}: expected one number or one for each channel'
+        )
+    if dtype.startswith(("int", "uint", "bool")) and (kind == "discrete" or dtype != "uint8"):
+        used = fills.value[np.unique(-1 - plan.partner[painted])]
+        if (used != np.floor(used)).any() or fills.noise[np.unique(-1 - plan.partner[painted])].any():
+            raise MixTypeError(f"{dtype} array with a fill of {used.ravel()[0]:g}: ids take whole numbers and no noise")
+    return plan
+
+
+def _check_values(plan: Plan, kind: str, dtype: str) -> None:
+    blends = (plan.opacity > 0) & (plan.opacity < 1)
+    if not blends.any() or kind == "valid":
+        return
+    opacity = plan.opacity[blends][0]
+    if kind == "discrete":
+        raise MixTypeError(
+            f"discrete {dtype} array with opacity {opacity:.2g}: ids and class masks cannot be averaged; paste (CutMix, "
+            'SpanMix), or let Field(on_blend="heavier" or "planes") decide'
+        )
+    if dtype not in BLENDS:
+        raise MixTypeError(
+            f"{dtype} array with opacity {opacity:.2g}: token ids cannot be averaged; mix the embeddings or use SpanMix "
+            f"(these blend: {', '.join(BLENDS)})"
+        )
+
+
+#: Dtypes whose values can be averaged.
+BLENDS = ("float64", "float32", "float16", "bfloat16", "uint8")
+
+
+def _check_out(job: Job, engine: Any, shape: tuple[int, ...], dtype: str) -> None:
+    want = list(shape)
+    want[job.names.index("b")] = job.plan.n
+    wanted, want_dtype = tuple(want), dtype
+    if job.to is not None:
+        wanted, want_dtype = job.to.shape(job.names, wanted), job.to.dtype
+    engine.check_out(job.x, job.out)
+    if tuple(job.out.shape) != wanted or engine.dtype_name(job.out) != want_dtype:
+        raise MixValueError(
+            f"out is {engine.dtype_name(job.out)} of shape {tuple(job.out.shape)}, expected {want_dtype} of shape {wanted}"
+        )
+    if job.in_place and job.to is None:
+        _check_in_place(job.plan, shape[job.names.index("b")])
+    elif share_memory(job.x, job.out):
+        raise MixValueError("out overlaps x without being x: give an array of its own, or out=x to mix in place")
+
+
+def _check_in_place(plan: Plan, rows: int) -> None:
+    here = np.arange(plan.n)
+    if plan.n != rows or (plan.base != here).any():
+        raise MixValueError(
+            "out=x: this plan moves rows, and in place every row must stay: give out= an array of its own"
+        )
+    donors = np.where((plan.opacity > 0) & (plan.partner >= 0), plan.partner, -1)
+    one = donors.max(1, initial=-1)
+    several = ((donors >= 0) & (donors != one[:, None])).any(1)
+    if several.any():
+        row = int(np.argmax(several))
+        raise MixValueError(
+            f"out=x: row {row} has several donors, and in place it may have one: give out= an array of its own"
+        )
+
+
+def donor_rows(plan: Plan) -> np.ndarray:
+    """(N,) the one donor of each row of a plan that runs in place; the row itself where it has none."""
+    donors = np.where((plan.opacity > 0) & (plan.partner >= 0), plan.partner, -1).max(1, initial=-1)
+    return np.where(donors < 0, plan.base, donors)
+
+
+Source = Sequence[Any]

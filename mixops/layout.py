@@ -1,0 +1,44 @@
+"""Layout strings such as "b c h w": axes are found by name, never by guessing from sizes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .errors import MixTypeError, MixValueError
+
+#: The axes that the boxes of a rank-R plan speak of, by rank.
+BOX_AXES: dict[int, tuple[str, ...]] = {0: (), 1: ("t",), 2: ("h", "w"), 3: ("t", "h", "w")}
+
+
+@lru_cache(maxsize=256)
+def parse_layout(layout: str) -> tuple[str, ...]:
+    """Split "b c h w" into axis names.
+
+    Raises:
+        MixError: if it is no string, a name repeats or is no identifier, or the batch axis "b" is missing.
+    """
+    if not isinstance(layout, str):
+        raise MixTypeError(f'layout {layout!r}: expected a string of axis names such as "b c h w"')
+    names = tuple(layout.split())
+    if "b" not in names or len(set(names)) != len(names) or not all(n.isidentifier() for n in names):
+        raise MixValueError(
+            f'layout {layout!r}: expected different axis names with the batch axis "b" among them, '
+            'such as "b c h w", "b h w c", "b t d" or "b d"'
+        )
+    return names
+
+
+def check_rank(names: tuple[str, ...], ndim: int) -> None:
+    """Raise unless the layout names as many axes as the array has."""
+    if len(names) != ndim:
+        raise MixValueError(
+            f'layout "{" ".join(names)}" names {len(names)} axes, the array has {ndim}: name every axis of the array'
+        )
+
+
+def box_axes_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The axes of this layout that boxes can be drawn on: ("h", "w"), ("t",), ("t", "h", "w") or ()."""
+    for rank in (3, 2, 1):
+        if all(a in names for a in BOX_AXES[rank]):
+            return BOX_AXES[rank]
+    return ()

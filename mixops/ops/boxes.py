@@ -1,0 +1,73 @@
+"""Boxes: how large a patch is, where it lies, and how its edges fall on whole pixels.
+
+Libraries round the sides of a CutMix box differently; each rule is a name here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import MixTypeError, MixValueError
+
+EDGES = ("clip", "inside")
+
+
+def interleaved(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """(..., R) starts and stops → (..., 2R) boxes: start, stop, start, stop."""
+    return np.stack([start, stop], -1).reshape(*start.shape[:-1], -1)
+
+
+def area(box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(..., 2R) → (...): the share of ``shape`` that each box covers."""
+    return (box[..., 1::2] - box[..., 0::2]).prod(-1) / float(np.prod(shape))
+
+
+def placed(rng: np.random.Generator, shape: tuple[int, ...], size: np.ndarray, edge: str, at: Any = None) -> np.ndarray:
+    """Lay boxes of a size at a random place.
+
+    Args:
+        rng: drawn from unless ``at`` is given: one whole number for each box and axis.
+        shape: R extents.
+        size: (..., R) whole numbers, the sides.
+        edge: "clip": the centre is any pixel and what hangs over is cut off. "inside": every box lies within, each
+            place as likely as any other.
+        at: (..., R) the centre ("clip") or the first corner ("inside") in place of a draw.
+
+    Returns:
+        (..., 2R) boxes. A side of 2m + 1 reaches m before its centre and m + 1 from it on: it keeps its length.
+    """
+    extent = np.array(shape)
+    if edge == "inside":
+        start = rng.integers(0, extent - size + 1) if at is None else given_place(at, size.shape)
+        return interleaved(np.clip(start, 0, extent - size), np.clip(start, 0, extent - size) + size)
+    centre = rng.integers(0, extent, size.shape) if at is None else given_place(at, size.shape)
+    start = centre - size // 2
+    return interleaved(np.clip(start, 0, extent), np.clip(start + size, 0, extent))
+
+
+def given_place(at: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Centres or corners that a user gave, spread over the boxes."""
+    place = np.asarray(at)
+    if place.dtype.kind not in "iu":
+        raise MixTypeError(f"at: got {place.dtype}, expected whole pixel positions")
+    try:
+        return np.broadcast_to(place, shape)
+    except ValueError:
+        raise MixValueError(f"at has shape {place.shape}: expected {shape} or one that spreads to it") from None
+
+
+def given_boxes(box: Any, n: int, shape: tuple[int, ...]) -> np.ndarray:
+    """(n, 2R) boxes that a user gave: one for all rows or one each, checked."""
+    array = np.asarray(box)
+    if array.dtype.kind not in "iu" or array.shape not in ((2 * len(shape),), (n, 2 * len(shape))):
+        raise MixValueError(
+            f"box: got {array.dtype} of shape {array.shape}, expected integers (start, stop of each axis) of shape "
+            f"({2 * len(shape)},) or ({n}, {2 * len(shape)})"
+        )
+    array = np.broadcast_to(array, (n, 2 * len(shape)))
+    start, stop = array[:, 0::2], array[:, 1::2]
+    if not ((start >= 0) & (start <= stop) & (stop <= np.array(shape))).all():
+        raise MixValueError(f"box outside {shape}, or its stop before its start: expected 0 <= start <= stop <= extent")
+    return array

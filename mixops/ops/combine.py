@@ -1,0 +1,221 @@
+"""Combinators: OneOf, Sometimes and Chain. They are operators too, and draw one plan wherever one can say it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from ..errors import MixTypeError, MixValueError
+from ..plan import Plan, PlanSequence
+from ..spec import Spec
+from ..streams import child_streams
+from .base import Operator, check_choice, check_number
+
+
+def _operators(owner: str, ops: Any) -> tuple[Operator, ...]:
+    if isinstance(ops, Operator) or not isinstance(ops, Sequence):
+        raise MixTypeError(f"{owner}: got {type(ops).__name__}, expected a list of operators")
+    if not ops or not all(isinstance(op, Operator) for op in ops):
+        wrong = next((type(op).__name__ for op in ops if not isinstance(op, Operator)), "an empty list")
+        raise MixTypeError(f"{owner}: got {wrong}, expected one or more operators")
+    return tuple(ops)
+
+
+def _drawn(op: Operator, rng: np.random.Generator, spec: Spec, evidence: dict[str, Any]) -> list[Plan]:
+    plan = op.draw(rng, spec, **{name: evidence[name] for name in op.needs})
+    return list(plan.plans) if isinstance(plan, PlanSequence) else [plan]
+
+
+def _as_one(plans: list[Plan]) -> Plan | PlanSequence:
+    return plans[0] if len(plans) == 1 else PlanSequence(tuple(plans))
+
+
+@dataclass(frozen=True, repr=False)
+class _Combinator(Operator):
+    """Operators that hold operators: they need what their children need."""
+
+    ops: tuple[Operator, ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for op in self.ops for name in op.needs))
+
+    @property
+    def mixes(self) -> bool:  # type: ignore[override]  # a class constant for plain operators, the children's here
+        return any(op.mixes for op in self.ops)
+
+    def _words(self) -> list[str]:
+        return [repr(list(self.ops))]
+
+    def __repr__(self) -> str:
+        named = [f for f in fields(self) if f.name != "ops" and getattr(self, f.name) != f.default]
+        words = self._words() + [f"{f.name}={getattr(self, f.name)!r}" for f in named]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+
+@dataclass(frozen=True, repr=False)
+class OneOf(_Combinator):
+    """Draw one of several operators, for the batch or for each row; with a choice a row it is still ONE plan.
+
+    Args:
+        ops: the operators.
+        p: probability of each, in sum at most 1; what is left over leaves rows untouched. None: all equally likely.
+        per: "batch" (one choice) or "sample" (every row its own; chains that mix twice cannot be chosen by row).
+        until: first epoch at which it is off.
+
+    Raises:
+        MixError: if ops is empty, p has another length, is negative, NaN or sums to more than 1.
+
+    Example:
+        >>> from mixops import CutMix, Mixup
+        >>> op = OneOf([Mixup(0.8), CutMix(1.0)], p=[0.5, 0.5], per="sample")
+        >>> op.draw(np.random.default_rng(0), Spec(4, (8, 8))).k
+        1
+    """
+
+    p: tuple[float, ...] | None = field(default=None, kw_only=True)  # type: ignore[assignment]  # one for each child
+    per: str = field(default="batch", kw_only=True)
+
+    def __post_init__(self) -> None:
+        self._check_until()
+        object.__setattr__(self, "ops", _operators("OneOf", self.ops))
+        if self.p is not None:
+            given = list(self.p) if isinstance(self.p, Sequence) else [self.p]
+            shares = tuple(check_number("OneOf", "p", v, 0, 1) for v in given)
+            if len(shares) != len(self.ops) or sum(shares) > 1 + 1e-9:
+                raise MixValueError(
+                    f"OneOf(p={self.p!r}): expected {len(self.ops)} probabilities that sum to at most 1"
+                )
+            object.__setattr__(self, "p", shares)
+        check_choice("OneOf", "per", self.per, ("batch", "sample"))
+        if self.per == "sample" and self.steps > 1:
+            raise MixValueError(
+                'OneOf(per="sample"): a chain that mixes rows twice cannot be chosen row by row; use per="batch"'
+            )
+
+    @property
+    def steps(self) -> int:
+        return max(op.steps for op in self.ops)
+
+    def _draw(self, rng: np.random.Generator, spec: Spec, **evidence: Any) -> Plan | PlanSequence:
+        children = child_streams(rng, len(self.ops))
+        shares = np.full(len(self.ops), 1 / len(self.ops)) if self.p is None else np.array(self.p)
+        coin = rng.random(1 if self.per == "batch" else spec.n)
+        choice = np.searchsorted(np.cumsum(shares), coin, side="right")
+        if self.p is None or sum(self.p) > 1 - 1e-9:
+            choice = np.minimum(choice, len(self.ops) - 1)  # the sum of the shares may miss 1 by a rounding
+        if self.per == "batch":
+            choice = np.broadcast_to(choice, spec.n)
+        drawn = [_drawn(op, r, spec, evidence) for op, r in zip(self.ops, children, strict=True)]
+        return _as_one(
+            [
+                _chosen(
+                    [d[i] for d in drawn if i < len(d)], choice, [c for c, d in enumerate(drawn) if i < len(d)], spec.n
+                )
+                for i in range(self.steps)
+            ]
+        )
+
+
+def _chosen(plans: list[Plan], choice: np.ndarray, codes: list[int], n: int) -> Plan:
+    """Row n of the plan that row n chose; untouched rows where it chose none of these."""
+    if len(plans) > 1 and len({p.shape for p in plans if p.rank}) > 1:
+        raise MixValueError("OneOf: its operators draw on different axes")
+    stacked = Plan.concat([*plans, Plan.identity(n)])
+    place = np.full(max(int(choice.max(initial=0)), *codes) + 1, len(plans))
+    place[codes] = np.arange(len(plans))
+    return stacked[place[choice] * n + np.arange(n)]
+
+
+@dataclass(frozen=True, repr=False)
+class Chain(_Combinator):
+    """Apply operators one after the other; also written ``a | b``.
+
+    Operators that only paint fills join the plan before them; one that mixes rows which an earlier one changed starts
+    a new step, and the draw is then a PlanSequence.
+
+    Args:
+        ops: the operators, first to last.
+        p: probability that the whole chain acts, on the batch.
+        until: first epoch at which it is off.
+
+    Raises:
+        MixError: if ops is empty or holds something else.
+
+    Example:
+        >>> from mixops import Cutout, Mixup
+        >>> Chain([Mixup(0.8), Cutout(4)])
+        Chain([Mixup(alpha=0.8), Cutout(size=4)])
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # a | b | c is one chain of three: child streams are keyed by place, so nesting must not matter.
+        flat: list[Operator] = []
+        for op in _operators("Chain", self.ops):
+            inner = type(op) is Chain and op.p == 1 and op.until is None
+            flat.extend(op.ops if inner and isinstance(op, Chain) else [op])
+        object.__setattr__(self, "ops", tuple(flat))
+
+    @property
+    def steps(self) -> int:
+        first, *rest = self.ops
+        return first.steps + sum(op.steps for op in rest if op.mixes)
+
+    def _draw(self, rng: np.random.Generator, spec: Spec, **evidence: Any) -> Plan | PlanSequence:
+        plans: list[Plan] = []
+        for op, stream in zip(self.ops, child_streams(rng, len(self.ops)), strict=True):
+            drawn = _drawn(op, stream, spec, evidence)
+            if plans and not op.mixes:
+                plans[-1] = plans[-1].then(drawn[0])
+            else:
+                plans.extend(drawn)
+        whole = _as_one(plans)
+        return whole if self.p == 1 else whole.where(np.full(spec.n, rng.random() < self.p))
+
+
+@dataclass(frozen=True, repr=False, init=False)
+class Sometimes(_Combinator):
+    """Let an operator act with probability p, and otherwise leave the rows untouched. p is applied exactly once.
+
+    Args:
+        op: the operator.
+        p: probability.
+        per: "batch" (one coin) or "sample" (a coin a row).
+        until: first epoch at which it is off.
+
+    Raises:
+        MixError: if op is no operator or p is outside [0, 1].
+
+    Example:
+        >>> from mixops import Mixup
+        >>> Sometimes(Mixup(0.2), 0.5)
+        Sometimes(Mixup(alpha=0.2), p=0.5)
+    """
+
+    per: str = field(default="batch", kw_only=True)
+
+    def __init__(self, op: Operator, p: float = 0.5, *, per: str = "batch", until: int | None = None) -> None:
+        for name, value in (("ops", _operators("Sometimes", [op])), ("p", p), ("per", per), ("until", until)):
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+        check_choice("Sometimes", "per", per, ("batch", "sample"))
+        if self.per == "sample" and self.steps > 1:
+            raise MixValueError(
+                'Sometimes(per="sample"): a chain that mixes rows twice acts on whole batches; use per="batch"'
+            )
+
+    def _words(self) -> list[str]:
+        return [repr(self.ops[0])]
+
+    @property
+    def steps(self) -> int:
+        return self.ops[0].steps
+
+    def _draw(self, rng: np.random.Generator, spec: Spec, **evidence: Any) -> Plan | PlanSequence:
+        (stream,) = child_streams(rng, 1)
+        keep = np.broadcast_to(rng.random(1 if self.per == "batch" else spec.n) < self.p, spec.n)
+        return _as_one(_drawn(self.ops[0], stream, spec, evidence)).where(keep)

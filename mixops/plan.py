@@ -1,0 +1,447 @@
+"""Plan: who mixes with whom, where and how strongly. Small arrays, no tensors, no framework.
+
+out[n] = x[base[n]]
+for k in 0..K-1:                  painted in order; donors are rows of the INPUT, never of out
+    v = fill -1-partner[n,k] if partner[n,k] < 0 else x[partner[n,k]] at donor[n,k]
+    out[n, box[n,k]] = (1 - opacity[n,k]) * out[n, box[n,k]] + opacity[n,k] * v
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from . import archive
+from .errors import MixTypeError, MixValueError
+from .fills import Fills
+
+_DTYPES = {
+    "base": np.int32,
+    "partner": np.int32,
+    "box": np.int32,
+    "donor": np.int32,
+    "opacity": np.float32,
+    "weight": np.float32,
+}
+ARRAYS = tuple(_DTYPES)
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    given, dtype = np.asarray(value), np.dtype(_DTYPES[name])
+    if given.dtype.kind not in ("iu" if dtype.kind == "i" else "iuf") and given.size:
+        raise MixTypeError(f"plan {name}: got {given.dtype}, expected {dtype}")
+    if dtype.kind == "i" and given.size and given.dtype.itemsize > 4:
+        low, high = int(given.min()), int(given.max())
+        if low < -(1 << 31) or high >= 1 << 31:
+            raise MixValueError(f"plan {name}: {low if low < 0 else high} does not fit int32")
+    array = np.array(given, dtype, order="C")
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan:
+    """What an operator drew for one batch: N output rows, K patches each, R axes that boxes are measured on.
+
+    Args:
+        base: (N,) int32, row of the source that output row n starts from.
+        partner: (N, K) int32, donor row of patch k; -1 - i is fill i.
+        box: (N, K, 2R) int32, where the patch goes: start, stop of each axis, half open, measured on ``shape``.
+        donor: (N, K, 2R) int32, where it comes from in the donor row.
+        opacity: (N, K) float32 in [0, 1], the donor's share of the values inside the box.
+        weight: (N, K) float32, the donor's share of the target of row n; at least 0, a row sums to at most 1; 0 for fills.
+        shape: R extents the boxes are measured on; () speaks of whole rows and fits arrays of any shape.
+        fills: a number, a tuple of channel values, a Fill, a list of them, or Fills.
+        layer: module whose output is mixed, for hidden-state operators.
+
+    Raises:
+        MixError: if an array has another shape or dtype, or breaks one of the rules above.
+
+    Example:
+        >>> plan = Plan([0, 1], [[1], [0]], np.zeros((2, 1, 0), int), np.zeros((2, 1, 0), int), [[0.3], [0.3]], [[0.3], [0.3]], ())
+        >>> plan.lam.round(2).tolist()
+        [0.7, 0.7]
+    """
+
+    base: np.ndarray
+    partner: np.ndarray
+    box: np.ndarray
+    donor: np.ndarray
+    opacity: np.ndarray
+    weight: np.ndarray
+    shape: tuple[int, ...]
+    fills: Fills = field(default_factory=lambda: Fills.of(0.0))
+    layer: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ARRAYS:
+            object.__setattr__(self, name, _array(name, getattr(self, name)))
+        object.__setattr__(self, "shape", tuple(int(s) for s in self.shape))
+        object.__setattr__(self, "fills", Fills.of(self.fills))
+        self.validate()
+
+    # -- what it holds -------------------------------------------------------------------------------------------
+
+    @property
+    def n(self) -> int:
+        """Rows it makes."""
+        return len(self.base)
+
+    @property
+    def k(self) -> int:
+        """Patches a row."""
+        return self.partner.shape[1] if self.partner.ndim == 2 else 0
+
+    @property
+    def rank(self) -> int:
+        """Axes its boxes are measured on."""
+        return len(self.shape)
+
+    @property
+    def lam(self) -> np.ndarray:
+        """(N,) float32: each row's OWN share of its target."""
+        return np.maximum(np.float32(1) - self.weight.sum(1, dtype=np.float32), np.float32(0))
+
+    @property
+    def is_identity(self) -> bool:
+        """True if mixing by it changes nothing and keeps every row in its place."""
+        return not self.opacity.any() and not self.weight.any() and bool((self.base == np.arange(self.n)).all())
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Plan)
+            and self.shape == other.shape
+            and self.layer == other.layer
+            and self.fills == other.fills
+            and all(np.array_equal(getattr(self, a), getattr(other, a)) for a in ARRAYS)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays inside: compare, do not hash
+
+    def validate(self, rows: int | None = None) -> None:
+        """Check every rule of the class docstring, and that indices stay below ``rows`` where it is given.
+
+        Raises:
+            MixError: naming the first rule that is broken and the first row that breaks it.
+        """
+        n, k, r = self.n, self.k, self.rank
+        for name, shape in (
+            ("base", (n,)),
+            ("partner", (n, k)),
+            ("box", (n, k, 2 * r)),
+            ("donor", (n, k, 2 * r)),
+            ("opacity", (n, k)),
+            ("weight", (n, k)),
+        ):
+            if getattr(self, name).shape != shape:
+                raise MixValueError(
+                    f"plan {name} has shape {getattr(self, name).shape}, expected {shape} "
+                    f"(N={n} rows, K={k} patches, R={r} axes)"
+                )
+        if r > 3 or any(s < 1 for s in self.shape):
+            raise MixValueError(f"plan shape {self.shape}: expected at most three extents of 1 or more")
+        if not n:
+            return
+        limit = np.iinfo(np.int32).max if rows is None else rows
+        self._refuse((self.base < 0) | (self.base >= limit), f"base out of range for {limit} source rows")
+        if not k:
+            return
+        self._refuse(self.partner >= limit, f"partner out of range for {limit} source rows")
+        self._refuse(self.partner < -len(self.fills), f"partner names a fill that is not among the {len(self.fills)}")
+        # Written so that NaN fails too.
+        self._refuse(~((self.opacity >= 0) & (self.opacity <= 1)), "opacity outside [0, 1]")
+        self._refuse(~(self.weight >= 0), "weight is negative or NaN")
+        self._refuse(~(self.weight.sum(1) <= 1 + 1e-6), "weights sum to more than 1")
+        self._refuse((self.partner < 0) & (self.weight != 0), "a fill has a weight: fills never change targets")
+        extent = np.array(self.shape, np.int32)
+        for name in ("box", "donor"):
+            start, stop = getattr(self, name)[..., 0::2], getattr(self, name)[..., 1::2]
+            self._refuse(
+                (start < 0) | (stop < start) | (stop > extent),
+                f"{name} outside shape {self.shape} or its stop before its start",
+            )
+
+    def _refuse(self, bad: np.ndarray, what: str) -> None:
+        if bad.any():
+            raise MixValueError(f"plan row {int(np.argwhere(bad)[0][0])}: {what}")
+
+    # -- other plans from it -------------------------------------------------------------------------------------
+
+    @classmethod
+    def identity(cls, n: int, shape: tuple[int, ...] = (), k: int = 0) -> Plan:
+        """The plan that changes nothing: n rows, k patches of opacity 0."""
+        rows = np.arange(n, dtype=np.int32)
+        boxes = np.zeros((n, k, 2 * len(shape)), np.int32)
+        zeros = np.zeros((n, k), np.float32)
+        return cls(rows, np.repeat(rows[:, None], k, 1), boxes, boxes, zeros, zeros, shape)
+
+    @classmethod
+    def whole(
+        cls, partner: np.ndarray, opacity: np.ndarray, *, weight: np.ndarray | None = None, layer: str | None = None
+    ) -> Plan:
+        """One whole-row donor a row: the plan of Mixup. partner, opacity: (N,)."""
+        n = len(partner)
+        none = np.zeros((n, 1, 0), np.int32)
+        opacity = np.asarray(opacity, np.float32).reshape(n, 1)
+        share = opacity if weight is None else np.asarray(weight, np.float32).reshape(n, 1)
+        return cls(
+            np.arange(n, dtype=np.int32), np.asarray(partner).reshape(n, 1), none, none, opacity, share, (), layer=layer
+        )
+
+    def where(self, keep: np.ndarray) -> Plan:
+        """The same plan with the rows where ``keep`` is False left untouched: no value, no target changes."""
+        keep = np.asarray(keep, bool)
+        if keep.shape != (self.n,):
+            raise MixValueError(f"keep has shape {keep.shape}, expected ({self.n},)")
+        mask = keep[:, None]
+        empty = np.where(mask[..., None], self.box, 0), np.where(mask[..., None], self.donor, 0)
+        return replace(
+            self,
+            box=empty[0],
+            donor=empty[1],
+            opacity=np.where(mask, self.opacity, 0),
+            weight=np.where(mask, self.weight, 0),
+        )
+
+    def __getitem__(self, rows: Any) -> Plan:
+        """The plan of some output rows: an index array, a slice or a mask. They still name the same source."""
+        if isinstance(rows, (int, np.integer)):
+            rows = slice(int(rows), int(rows) + 1 or None)
+        return replace(self, **{a: getattr(self, a)[rows] for a in ARRAYS})
+
+    def on(self, rows: Any) -> Plan:
+        """The same mixing on a larger source: batch row i is row ``rows[i]`` of a data set.
+
+        Raises:
+            MixError: if rows are no integers, or fewer than the plan names.
+        """
+        rows = np.asarray(rows)
+        if rows.ndim != 1 or rows.dtype.kind not in "iu":
+            raise MixTypeError(f"on(rows): got {rows.dtype} of shape {rows.shape}, expected row numbers of the source")
+        self.validate(len(rows))
+        partner = np.where(
+            self.partner < 0, self.partner, rows[np.maximum(self.partner, 0)] if len(rows) else self.partner
+        )
+        return replace(self, base=rows[self.base], partner=partner)
+
+    def promoted(self, shape: Sequence[int]) -> Plan:
+        """A whole-row plan as boxes on ``shape``: a patch on a whole row is a full box."""
+        shape = tuple(int(s) for s in shape)
+        if self.shape == shape:
+            return self
+        if self.rank:
+            raise MixValueError(
+                f"plan of shape {self.shape} cannot stand on {shape}: draw both for one shape, or rescale one"
+            )
+        full = np.array([v for s in shape for v in (0, s)], np.int32)
+        box = np.where((self.opacity > 0)[..., None], full, 0).astype(np.int32)
+        return replace(self, box=box, donor=box, shape=shape)
+
+    def rescaled(self, shape: Sequence[int], round: str = "nearest") -> Plan:
+        """The plan for an array of other extents, a mask of stride 4 say. Weights stay as they are.
+
+        Args:
+            shape: the new extents, one for each axis of the plan.
+            round: "nearest" (halves up), "inward" (boxes shrink to whole cells) or "outward" (they grow to them).
+
+        Raises:
+            MixError: if the rank differs or round is unknown.
+        """
+        shape = tuple(int(s) for s in shape)
+        if len(shape) != self.rank or round not in ("nearest", "inward", "outward"):
+            raise MixValueError(
+                f"rescaled({shape}, {round!r}): expected {self.rank} extents and nearest, inward or outward"
+            )
+        if shape == self.shape:
+            return self
+        box, donor = self.box.copy(), self.donor.copy()
+        for r, (old, new) in enumerate(zip(self.shape, shape, strict=True)):
+            scaled = [self.box[..., 2 * r + i].astype(np.int64) * new for i in (0, 1)]
+            if round == "nearest":
+                ends = [(2 * s + old) // (2 * old) for s in scaled]
+            else:
+                down, up = [s // old for s in scaled], [-(-s // old) for s in scaled]
+                ends = [up[0], np.maximum(down[1], up[0])] if round == "inward" else [down[0], up[1]]
+            size = ends[1] - ends[0]
+            start = (2 * self.donor[..., 2 * r].astype(np.int64) * new + old) // (2 * old)
+            same = self.donor[..., 2 * r] == self.box[..., 2 * r]
+            start = np.where(same, ends[0], np.clip(start, 0, new - size))
+            box[..., 2 * r], box[..., 2 * r + 1] = ends
+            donor[..., 2 * r], donor[..., 2 * r + 1] = start, start + size
+        return replace(self, box=box, donor=donor, shape=shape)
+
+    def then(self, paint: Plan) -> Plan:
+        """This plan, then the fills of ``paint`` on top: one plan of more patches.
+
+        Raises:
+            MixError: if ``paint`` moves or mixes rows: that needs two plans, one after the other (PlanSequence).
+        """
+        if not (
+            paint.n == self.n
+            and (paint.partner < 0)[paint.opacity > 0].all()
+            and (paint.base == np.arange(self.n)).all()
+        ):
+            raise MixValueError(
+                "then(): only a plan of fills for the same rows can be painted on top; use a PlanSequence"
+            )
+        shape = self.shape or paint.shape
+        first, second = self.promoted(shape), paint.promoted(shape)
+        fills = first.fills.joined(second.fills)
+        moved = np.where(second.partner < 0, second.partner - len(first.fills), second.partner)
+        joined = {
+            a: np.concatenate([getattr(first, a), getattr(second, a)], 1) for a in ("box", "donor", "opacity", "weight")
+        }
+        return replace(first, partner=np.concatenate([first.partner, moved], 1), fills=fills, **joined)
+
+    def padded(self, k: int) -> Plan:
+        """The same plan with patches of opacity 0 added up to k."""
+        if k == self.k:
+            return self
+        return self._join_patches(k - self.k)
+
+    def _join_patches(self, more: int) -> Plan:
+        boxes = np.zeros((self.n, more, 2 * self.rank), np.int32)
+        zeros = np.zeros((self.n, more), np.float32)
+        extra = {
+            "box": boxes,
+            "donor": boxes,
+            "opacity": zeros,
+            "weight": zeros,
+            "partner": np.repeat(self.base[:, None], more, 1),
+        }
+        return replace(self, **{a: np.concatenate([getattr(self, a), v], 1) for a, v in extra.items()})
+
+    @classmethod
+    def concat(cls, plans: Sequence[Plan]) -> Plan:
+        """The rows of several plans over one source, in order; ranks are promoted and patches padded to the largest.
+
+        Raises:
+            MixError: if there is none, or two ranked plans have different shapes or layers.
+        """
+        if not plans:
+            raise MixValueError("Plan.concat: got no plan, expected at least one")
+        if len({p.layer for p in plans}) > 1:
+            raise MixValueError("Plan.concat: the plans are for different layers")
+        shape = max((p.shape for p in plans), key=len)
+        k = max(p.k for p in plans)
+        fills, parts = plans[0].fills, []
+        for i, p in enumerate(plans):
+            p = p.promoted(shape).padded(k)
+            if i and p.fills != fills:
+                p = replace(
+                    p,
+                    partner=np.where(p.partner < 0, p.partner - len(fills), p.partner),
+                    fills=(fills := fills.joined(p.fills)),
+                )
+            parts.append(p)
+        whole = {a: np.concatenate([getattr(p, a) for p in parts]) for a in ARRAYS}
+        return cls(**whole, shape=shape, fills=fills, layer=plans[0].layer)
+
+    # -- on paper and on disk ------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        from .show import plan_table
+
+        return plan_table(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a versioned ``.npz`` (no pickle) that replays bit for bit; the file appears whole or not at all."""
+        archive.write(path, [self])
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Plan | PlanSequence:
+        """Read what ``save`` wrote. Runs no code from the file and checks every rule.
+
+        Raises:
+            MixError: if the content is no plan, of a newer version, cut off or breaks a rule.
+            FileNotFoundError: if there is no such file.
+        """
+        plans = archive.read(path)
+        return plans[0] if len(plans) == 1 else PlanSequence(tuple(plans))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PlanSequence:
+    """Plans to apply one after the other: the second mixes rows that the first has changed.
+
+    Args:
+        plans: at least one; plan i + 1 speaks of the rows that plan i makes.
+
+    Raises:
+        MixError: if there is none, or one names rows that the one before does not make.
+    """
+
+    plans: tuple[Plan, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plans", tuple(self.plans))
+        if not self.plans or not all(isinstance(p, Plan) for p in self.plans):
+            raise MixTypeError("PlanSequence: expected one or more plans")
+        self.validate()
+
+    @property
+    def n(self) -> int:
+        """Rows it makes."""
+        return self.plans[-1].n
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extents its boxes are measured on; () if all speak of whole rows."""
+        return max((p.shape for p in self.plans), key=len)
+
+    @property
+    def layer(self) -> str | None:
+        """Layer of the first plan."""
+        return self.plans[0].layer
+
+    @property
+    def is_identity(self) -> bool:
+        """True if every plan is."""
+        return all(p.is_identity for p in self.plans)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Plan]:
+        return iter(self.plans)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlanSequence) and self.plans == other.plans
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def validate(self, rows: int | None = None) -> None:
+        """Check every plan against the rows that the one before it makes."""
+        for plan in self.plans:
+            plan.validate(rows)
+            rows = plan.n
+
+    def on(self, rows: Any) -> PlanSequence:
+        """See Plan.on: only the first plan reads the source."""
+        return PlanSequence((self.plans[0].on(rows), *self.plans[1:]))
+
+    def rescaled(self, shape: Sequence[int], round: str = "nearest") -> PlanSequence:
+        """See Plan.rescaled; plans on whole rows stay as they are."""
+        return PlanSequence(tuple(p.rescaled(shape, round) if p.rank else p for p in self.plans))
+
+    def where(self, keep: np.ndarray) -> PlanSequence:
+        """See Plan.where."""
+        return PlanSequence(tuple(p.where(keep) for p in self.plans))
+
+    def __getitem__(self, rows: Any) -> PlanSequence:
+        """The plan of some output rows; the rows before the last step are all still made."""
+        return PlanSequence((*self.plans[:-1], self.plans[-1][rows]))
+
+    def __repr__(self) -> str:
+        return "\n".join(f"step {i + 1} of {len(self.plans)}\n{p!r}" for i, p in enumerate(self.plans))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """See Plan.save."""
+        archive.write(path, list(self.plans))

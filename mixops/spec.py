@@ -1,0 +1,105 @@
+"""Spec: what an operator must know of a batch before it draws: how many rows, how large, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import MixTypeError, MixValueError
+from .layout import box_axes_of, check_rank, parse_layout
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """How many rows a batch has, how large they are, and at which point of the training it stands.
+
+    Args:
+        n: rows, 0 or more.
+        shape: extents of the axes that boxes are drawn on: ``(h, w)``, ``(t,)``, ``(t, h, w)``, or ``()`` for whole rows.
+        lengths: (n,) integers, tokens or frames of each row that are real; None where every row is full.
+        epoch: the epoch, for operators that stop at one (``until=``).
+        training: False in evaluation: every operator then draws the identity.
+
+    Raises:
+        MixError: if n is negative, an extent is below 1, there are more than three, or lengths do not fit.
+
+    Example:
+        >>> Spec(n=64, shape=(224, 224)).n
+        64
+    """
+
+    n: int
+    shape: tuple[int, ...] = ()
+    lengths: np.ndarray | None = None
+    epoch: int | None = None
+    training: bool = field(default=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.n, (int, np.integer)) or isinstance(self.n, bool) or self.n < 0:
+            raise MixValueError(f"Spec n={self.n!r}: expected a number of rows, 0 or more")
+        try:
+            shape = tuple(int(s) for s in self.shape)
+        except (TypeError, ValueError):
+            raise MixTypeError(f"Spec shape={self.shape!r}: expected extents such as (224, 224)") from None
+        if len(shape) > 3 or any(s < 1 for s in shape):
+            raise MixValueError(f"Spec shape={self.shape!r}: expected at most three extents of 1 or more")
+        object.__setattr__(self, "n", int(self.n))
+        object.__setattr__(self, "shape", shape)
+        if self.lengths is not None:
+            lengths = np.asarray(self.lengths)
+            if lengths.shape != (self.n,) or lengths.dtype.kind not in "iu":
+                raise MixValueError(
+                    f"Spec lengths: got {lengths.dtype} of shape {lengths.shape}, expected integers of shape ({self.n},)"
+                )
+            if self.n and (lengths.min() < 0 or (shape and lengths.max() > shape[0])):
+                raise MixValueError(
+                    f"Spec lengths reach from {lengths.min()} to {lengths.max()}: expected 0 to {shape[0] if shape else 'more'}"
+                )
+            object.__setattr__(self, "lengths", lengths)
+
+    @classmethod
+    def like(
+        cls, array: Any, layout: str, *, lengths: Any = None, epoch: int | None = None, training: bool = True
+    ) -> Spec:
+        """Read the spec off an array (or a list of equally sized samples) and its layout.
+
+        Args:
+            array: NumPy array, torch tensor, anything with ``shape``; or a list of samples.
+            layout: axis names, "b c h w"; boxes are drawn on "h w", "t" or "t h w", whichever are named.
+            lengths: see Spec.
+            epoch: see Spec.
+            training: see Spec.
+
+        Returns:
+            The Spec.
+
+        Raises:
+            MixError: if the layout does not name every axis.
+
+        Example:
+            >>> Spec.like(np.zeros((8, 3, 32, 40)), "b c h w").shape
+            (32, 40)
+        """
+        names = parse_layout(layout)
+        shape = shape_of(array, names)
+        check_rank(names, len(shape))
+        extent = dict(zip(names, shape, strict=True))
+        return cls(extent["b"], tuple(extent[a] for a in box_axes_of(names)), lengths, epoch, training)
+
+
+def shape_of(array: Any, names: tuple[str, ...]) -> tuple[int, ...]:
+    """Shape of an array, or the shape a list of samples would stack to in this layout."""
+    if isinstance(array, Sequence) and not hasattr(array, "shape"):
+        if not array:
+            raise MixValueError("an empty list of samples has no shape: pass an array of 0 rows instead")
+        if not hasattr(array[0], "shape"):
+            raise MixTypeError(f"a list of {type(array[0]).__name__}: expected arrays or tensors of one size")
+        sample = list(array[0].shape)
+        sample.insert(names.index("b"), len(array))
+        return tuple(sample)
+    if not hasattr(array, "shape"):
+        raise MixTypeError(f"{type(array).__name__} has no shape: expected an array, a tensor or a list of samples")
+    return tuple(array.shape)
