@@ -90,43 +90,89 @@ def mix(
         array([[1., 3.],
                [3., 1.]])
     """
-    if isinstance(plan, PlanSequence):
-        return _mix_steps(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend)
-    if not isinstance(plan, Plan):
+    return prepare(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend).run()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mix that has passed every check; all that is left is to run it.
+
+    Args:
+        engine: the backend module.
+        x: the source.
+        plans: what to do, step by step, as this array sees it.
+        names: axis names of x.
+        kind: see mix.
+        out: see mix.
+        to: see mix.
+        threads: see mix.
+    """
+
+    engine: Any
+    x: Any
+    plans: tuple[Plan, ...]
+    names: tuple[str, ...]
+    kind: str
+    out: Any
+    to: Output | None
+    threads: int | None
+
+    def run(self) -> Any:
+        """One plan after the other: the tail belongs to the last, and a list becomes an array at the first."""
+        x, last = self.x, len(self.plans) - 1
+        in_place = self.out is not None and same_memory(x, self.out)
+        for i, plan in enumerate(self.plans):
+            target = self.out if in_place or i == last else None
+            to = self.to if i == last else None
+            x = self.engine.run(Job(x, plan, self.names, self.kind, target, to, self.threads))
+        return x
+
+
+def prepare(
+    x: Any,
+    plan: Plan | PlanSequence,
+    layout: str,
+    kind: str = "continuous",
+    *,
+    fill: float | tuple[float, ...] | str | None = None,
+    out: Any = None,
+    to: Output | None = None,
+    threads: int | None = None,
+    backend: str | None = None,
+) -> Prepared:
+    """Check a mix, every step of it, without touching a value: what comes back runs without a complaint.
+
+    Args and Raises: those of ``mix``.
+    """
+    if not isinstance(plan, (Plan, PlanSequence)):
         raise MixTypeError(
             f"mix: plan is {type(plan).__name__}, expected a Plan (an operator's draw) or a PlanSequence"
         )
     names = parse_layout(layout)
     shape = shape_of(x, names)
     check_rank(names, len(shape))
-    plan.validate(shape[names.index("b")])
-    _check_axes(plan, names, shape)
     if kind not in KINDS:
         raise MixValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
     if threads is not None and threads < 1:
         raise MixValueError(f"threads={threads!r}: expected 1 or more")
     engine = backend_for(x, backend)
-    dtype = engine.dtype_name(x)
-    plan = _for_field(plan, names, shape, kind, fill, dtype, to)
-    _check_values(plan, kind, dtype)
+    dtype, batch = engine.dtype_name(x), names.index("b")
+    plans: list[Plan] = []
+    rows = shape[batch]
+    for step in plan.plans if isinstance(plan, PlanSequence) else (plan,):
+        here = (*shape[:batch], rows, *shape[batch + 1 :])
+        step.validate(rows)
+        _check_axes(step, names, here)
+        step = _for_field(step, names, here, kind, fill, dtype, to)
+        _check_values(step, kind, dtype)
+        plans.append(step)
+        rows = step.n
     if to is not None:
         to.check(names, shape, kind, dtype)
-    job = Job(x, plan, names, kind, out, to, threads)
+    ready = Prepared(engine, x, tuple(plans), names, kind, out, to, threads)
     if out is not None:
-        _check_out(job, engine, shape, dtype)
-    return engine.run(job)
-
-
-def _mix_steps(x: Any, steps: PlanSequence, layout: str, kind: str, *, out: Any, to: Output | None, **rest: Any) -> Any:
-    """One plan after the other: the tail belongs to the last, and a list becomes an array at the first."""
-    if rest["fill"] == "mean" and to is not None:
-        rest["fill"] = to.mean_fill(backend_for(x, rest["backend"]).dtype_name(x))
-    last = len(steps.plans) - 1
-    in_place = out is not None and same_memory(x, out)
-    for i, plan in enumerate(steps.plans):
-        target = out if in_place or i == last else None
-        x = mix(x, plan, layout, kind, out=target, to=to if i == last else None, **rest)
-    return x
+        _check_out(ready, shape, dtype)
+    return ready
 
 
 def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
@@ -206,20 +252,20 @@ def _check_values(plan: Plan, kind: str, dtype: str) -> None:
 BLENDS = ("float64", "float32", "float16", "bfloat16", "uint8")
 
 
-def _check_out(job: Job, engine: Any, shape: tuple[int, ...], dtype: str) -> None:
-    want = list(shape)
-    want[job.names.index("b")] = job.plan.n
-    wanted, want_dtype = tuple(want), dtype
-    if job.to is not None:
-        wanted, want_dtype = job.to.shape(job.names, wanted), job.to.dtype
-    engine.check_out(job.x, job.out)
-    if tuple(job.out.shape) != wanted or engine.dtype_name(job.out) != want_dtype:
+def _check_out(ready: Prepared, shape: tuple[int, ...], dtype: str) -> None:
+    engine, x, out, to, batch = ready.engine, ready.x, ready.out, ready.to, ready.names.index("b")
+    wanted, want_dtype = (*shape[:batch], ready.plans[-1].n, *shape[batch + 1 :]), dtype
+    if to is not None:
+        wanted, want_dtype = to.shape(ready.names, wanted), to.dtype
+    engine.check_out(x, out)
+    if tuple(out.shape) != wanted or engine.dtype_name(out) != want_dtype:
         raise MixValueError(
-            f"out is {engine.dtype_name(job.out)} of shape {tuple(job.out.shape)}, expected {want_dtype} of shape {wanted}"
+            f"out is {engine.dtype_name(out)} of shape {tuple(out.shape)}, expected {want_dtype} of shape {wanted}"
         )
-    if job.in_place and job.to is None:
-        _check_in_place(job.plan, shape[job.names.index("b")])
-    elif share_memory(job.x, job.out):
+    if same_memory(x, out) and to is None:
+        for plan in ready.plans:
+            _check_in_place(plan, shape[batch])
+    elif share_memory(x, out):
         raise MixValueError("out overlaps x without being x: give an array of its own, or out=x to mix in place")
 
 
