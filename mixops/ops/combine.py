@@ -192,10 +192,11 @@ class Sometimes(_Combinator):
 
     Example:
         >>> from mixops import Mixup
-        >>> Sometimes(Mixup(0.2), 0.5)
-        Sometimes(Mixup(alpha=0.2), p=0.5)
+        >>> Sometimes(Mixup(0.2), 0.25)
+        Sometimes(Mixup(alpha=0.2), p=0.25)
     """
 
+    p: float = field(default=0.5, kw_only=True)
     per: str = field(default="batch", kw_only=True)
 
     def __init__(self, op: Operator, p: float = 0.5, *, per: str = "batch", until: int | None = None) -> None:
