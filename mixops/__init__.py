@@ -7,3 +7,4 @@ from .execute import mix
 from .fills import Fill, Fills
 from .output import Output
 from .spec import Spec
+from .spell import operators, parse_op
