@@ -16,7 +16,7 @@ EDGES = ("clip", "inside")
 
 def interleaved(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """(..., R) starts and stops → (..., 2R) boxes: start, stop, start, stop."""
-    return np.stack([start, stop], -1).reshape(*start.shape[:-1], -1)
+    return np.stack([start, stop], -1).reshape(*start.shape[:-1], 2 * start.shape[-1])
 
 
 def area(box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
