@@ -45,7 +45,7 @@ def run(job: Job) -> np.ndarray:
             ]
             result = result.astype(np.float64) * spread[0] + spread[1]
         result = result.transpose([names.index(n) for n in parse_layout(job.to.layout)])
-        dtype = _dtype(job.to.dtype)
+        dtype = numpy_dtype(job.to.dtype)
     result = result.astype(dtype)
     if job.out is None:
         return np.ascontiguousarray(result)
@@ -53,17 +53,20 @@ def run(job: Job) -> np.ndarray:
     return job.out
 
 
-def _dtype(name: str) -> np.dtype[Any]:
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a name; bfloat16 is ml_dtypes' (it comes with JAX), which is asked for only here."""
     if name == "bfloat16":
-        import ml_dtypes
-
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise MixTypeError("bfloat16 in NumPy needs the package ml_dtypes: install it, or mix torch tensors") from None
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
 
 
 def _row(job: Job, x: np.ndarray, rest: tuple[str, ...], n: int, tail: bool) -> np.ndarray:
     plan = job.plan
-    row = x[plan.base[n]].copy()
+    row = np.array(x[plan.base[n]])  # an array even where a row is one number
     wide = job.kind == "continuous" and (tail or row.dtype.kind == "f" or row.dtype.name == "bfloat16")
     if wide:
         row = row.astype(np.float64)
