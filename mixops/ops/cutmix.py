@@ -49,8 +49,8 @@ class CutMix(Operator):
         Yun, Han, Oh, Chun, Choe, Yoo, "CutMix", ICCV 2019, section 3.1.
 
     Differs from it:
-        An odd side keeps its length (the authors' code loses a pixel; ``mx.presets.clovaai()`` does as it does), and the
-        sides follow the d-th root, so that 1 - λ stays the share of the volume when d is not 2.
+        An odd side keeps its length (the authors' code loses a pixel; ``mx.presets.clovaai_cutmix()`` does as it does),
+        and the sides follow the d-th root, so that 1 - λ stays the share of the volume when d is not 2.
     """
 
     alpha: float = 1.0

@@ -79,14 +79,14 @@ class RandomErasing(Operator):
         value = check_fill_value(self.fill)
         object.__setattr__(self, "fill", value[0] if len(value) == 1 else value)
 
-    def _draw(self, rng: np.random.Generator, spec: Spec, *, labels: Any = None, box: Any = None) -> Plan:
+    def _draw(self, rng: np.random.Generator, spec: Spec, *, labels: Any = None, box: Any = None, **given: Any) -> Plan:
         if len(spec.shape) not in (1, 2):
             raise MixValueError(f"RandomErasing paints rectangles: spec shape {spec.shape}, expected (h, w) or (t,)")
         n, k, unit = spec.n, self.count, units(self.per, spec.n, None)
         if box is not None:
             boxes = np.broadcast_to(given_boxes(box, n, spec.shape)[:, None], (n, k, 2 * len(spec.shape)))
         else:
-            boxes = self._boxes(rng, spec)[unit]
+            boxes = self._boxes(rng, spec, **given)[unit]
         on = kept(rng, self.p, unit)[:, None] & (boxes[..., 1::2] > boxes[..., 0::2]).all(-1)
         boxes = np.where(on[..., None], boxes, 0)
         partner, fills = self._fills(rng, n, unit)
@@ -94,8 +94,11 @@ class RandomErasing(Operator):
             np.arange(n), partner, boxes, boxes, on.astype(np.float32), np.zeros((n, k), np.float32), spec.shape, fills
         )
 
-    def _boxes(self, rng: np.random.Generator, spec: Spec) -> np.ndarray:
-        """(n, count, 2R): the first try of each that fits, an empty box where none does."""
+    def _boxes(self, rng: np.random.Generator, spec: Spec, **given: Any) -> np.ndarray:
+        """(n, count, 2R): the first try of each that fits, an empty box where none does.
+
+        ``given`` holds what a subclass lists in ``gives``; this class lists nothing that gets here.
+        """
         extent = np.array(spec.shape)
         drawn = (spec.n, self.count, self.tries)
         area = rng.uniform(*self.area, drawn) * extent.prod() / self.count
