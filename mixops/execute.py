@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -283,12 +282,3 @@ def _check_in_place(plan: Plan, rows: int) -> None:
         raise MixValueError(
             f"out=x: row {row} has several donors, and in place it may have one: give out= an array of its own"
         )
-
-
-def donor_rows(plan: Plan) -> np.ndarray:
-    """(N,) the one donor of each row of a plan that runs in place; the row itself where it has none."""
-    donors = np.where((plan.opacity > 0) & (plan.partner >= 0), plan.partner, -1).max(1, initial=-1)
-    return np.where(donors < 0, plan.base, donors)
-
-
-Source = Sequence[Any]

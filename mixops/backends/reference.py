@@ -59,7 +59,9 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         try:
             import ml_dtypes
         except ImportError:
-            raise MixTypeError("bfloat16 in NumPy needs the package ml_dtypes: install it, or mix torch tensors") from None
+            raise MixTypeError(
+                "bfloat16 in NumPy needs the package ml_dtypes: install it, or mix torch tensors"
+            ) from None
         return np.dtype(ml_dtypes.bfloat16)
     return np.dtype(name)
 

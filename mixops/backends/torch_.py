@@ -47,7 +47,9 @@ def run(job: Job) -> Tensor:
         return job.out.copy_(result)
     if job.to is None and not source.is_contiguous() and source.ndim in (4, 5):
         last = torch.channels_last if source.ndim == 4 else torch.channels_last_3d
-        return result.contiguous(memory_format=last if source.is_contiguous(memory_format=last) else torch.contiguous_format)
+        return result.contiguous(
+            memory_format=last if source.is_contiguous(memory_format=last) else torch.contiguous_format
+        )
     return result.contiguous()
 
 
@@ -88,7 +90,9 @@ def _value(job: Job, x: Tensor, row: Tensor, rest: tuple[str, ...], k: int) -> T
     donor = _take(x, np.where((partner >= 0) & used, partner, plan.base))
     moved = used & (partner >= 0) & (plan.box[:, k] != plan.donor[:, k]).any(-1)
     if moved.any():
-        donor = _shifted(donor, np.where(moved[:, None], plan.donor[:, k] - plan.box[:, k], 0)[:, 0::2], rest, plan.rank)
+        donor = _shifted(
+            donor, np.where(moved[:, None], plan.donor[:, k] - plan.box[:, k], 0)[:, 0::2], rest, plan.rank
+        )
     painted = (partner < 0) & used
     if not painted.any():
         return donor
@@ -115,7 +119,10 @@ def _fills(job: Job, row: Tensor, rest: tuple[str, ...], which: np.ndarray) -> T
         values = np.stack([fills.painted(int(i), channel, position) for i in which])
     else:
         values = fills.value[which]
-        shape = [len(which) if i == 0 else values.shape[1] if n == "c" and values.shape[1] > 1 else 1 for i, n in enumerate(("b", *rest))]
+        shape = [
+            len(which) if i == 0 else values.shape[1] if n == "c" and values.shape[1] > 1 else 1
+            for i, n in enumerate(("b", *rest))
+        ]
         values = values.reshape(shape)
     painted = _tensor(values, row)
     if row.is_floating_point():
@@ -145,7 +152,9 @@ def _tail(job: Job, result: Tensor, dtype: str) -> Tensor:
     if to.dtype != "uint8":
         wide = torch.float64 if to.dtype == "float64" else torch.float32
         scale, shift = (
-            torch.as_tensor(a, dtype=wide, device=result.device).reshape([-1 if n == "c" and len(a) > 1 else 1 for n in job.names])
+            torch.as_tensor(a, dtype=wide, device=result.device).reshape(
+                [-1 if n == "c" and len(a) > 1 else 1 for n in job.names]
+            )
             for a in to.affine(dtype)
         )
         result = result.to(wide) * scale + shift
