@@ -1,10 +1,68 @@
 """Mixup, CutMix, Cutout and their kin as batch operators: draw a plan once, apply it to any array."""
 
-from .ops import Chain, CutMix, Cutout, Mixup, OneOf, Operator, RandomErasing, Sometimes
-from .plan import Plan, PlanSequence
+from typing import TYPE_CHECKING, Any
+
+from . import presets
 from .errors import MixError, MixTypeError, MixValueError
 from .execute import mix
+from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
 from .fills import Fill, Fills
+from .ops import Chain, CutMix, Cutout, Mixup, OneOf, Operator, RandomErasing, Sometimes
 from .output import Output
+from .plan import Plan, PlanSequence
 from .spec import Spec
 from .spell import operators, parse_op
+from .targets import mixed_accuracy, pair_targets, soft_targets, sparse_targets
+
+if TYPE_CHECKING:
+    from .losses import SoftCrossEntropy as SoftCrossEntropy
+    from .losses import mixed_loss as mixed_loss
+
+__all__ = [
+    "Chain",
+    "CutMix",
+    "Cutout",
+    "Field",
+    "Fields",
+    "Fill",
+    "Fills",
+    "Labels",
+    "MixError",
+    "MixTypeError",
+    "MixValueError",
+    "Mixup",
+    "OneOf",
+    "Operator",
+    "Output",
+    "Plan",
+    "PlanSequence",
+    "RandomErasing",
+    "Sometimes",
+    "Spec",
+    "evidence_of",
+    "mix",
+    "mix_batch",
+    "mixed_accuracy",
+    "operators",
+    "pair_targets",
+    "parse_op",
+    "presets",
+    "soft_targets",
+    "sparse_targets",
+    "spec_of",
+]
+
+# These need torch: they load when asked for, and stay out of __all__ so that a star import does without it.
+_LAZY = {"SoftCrossEntropy": "losses", "mixed_loss": "losses"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,162 @@
+"""Losses on mixed targets, for torch: ``import mixops`` loads this module only when one of its names is asked for."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import MixTypeError, MixValueError
+
+_HALVES = (torch.float16, torch.bfloat16)
+
+
+def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Tensor, yb: Tensor, lam: Any) -> Tensor:
+    """Loss of a batch on both parents' labels: mean over all elements of lam·fn(logits, ya) + (1 - lam)·fn(logits, yb).
+
+    For cross entropy it equals the loss on soft targets, since that is linear in the target.
+
+    Args:
+        fn: a function such as ``F.cross_entropy`` or a criterion such as ``nn.CrossEntropyLoss()``. If it knows
+            ``reduction`` it is asked for "none"; a criterion keeps its own. One that only gives a mean will do where
+            lam is the same in all rows.
+        logits: what the model says, (N, ...).
+        ya: labels of the rows, as fn takes them.
+        yb: labels of their partners.
+        lam: share of ya in [0, 1]: a number, or an array or tensor of shape (N,); losses of shape (N, ...) take it
+            row by row.
+
+    Returns:
+        A scalar tensor. It is the plain mean: elements that fn ignores (``ignore_index``) count as 0, class weights
+        are not divided out.
+
+    Raises:
+        MixError: if fn gives one number for the batch while lam differs between rows, its losses are not one for each
+            row, or lam is of another length or, on the CPU, outside [0, 1].
+
+    Example:
+        >>> logits, ya, yb = torch.zeros(2, 4), torch.tensor([0, 1]), torch.tensor([1, 0])
+        >>> round(mixed_loss(nn.functional.cross_entropy, logits, ya, yb, torch.tensor([0.3, 0.9])).item(), 4)
+        1.3863
+    """
+    share = torch.as_tensor(lam, device=logits.device)
+    # On a GPU a look at the values would wait for all the work before it.
+    if (
+        share.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not bool(((share >= 0) & (share <= 1)).all())
+    ):
+        raise MixValueError(f"mixed_loss: lam {lam!r}, expected shares from 0 to 1")
+    criterion = _unreduced(fn)
+    la, lb = criterion(logits, ya), criterion(logits, yb)
+    if not la.ndim:
+        if share.ndim and len(share) and not bool((share == share[0]).all()):
+            raise MixValueError(
+                "mixed_loss: the loss function gives one number for the batch, and lam differs between rows: expected "
+                'one that takes reduction="none", or an operator with per="batch"'
+            )
+        share = share.flatten()[0] if share.numel() else share.sum()
+    elif share.ndim:
+        if share.ndim != 1 or len(share) != len(la):
+            raise MixValueError(
+                f"mixed_loss: lam has shape {tuple(share.shape)} and the losses {tuple(la.shape)}, expected one lam "
+                "for each row"
+            )
+        share = share.reshape(-1, *[1] * (la.ndim - 1))
+    share = share.to(la.dtype)
+    return (share * la + (1 - share) * lb).mean()
+
+
+def _unreduced(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss as one number for each element, where the function can say it so."""
+    if isinstance(fn, nn.Module):
+        if isinstance(getattr(fn, "reduction", None), str):
+            fn = copy.copy(fn)  # shares weights and hooks; only this name differs
+            fn.reduction = "none"  # type: ignore[assignment]  # a plain attribute that Module declares as Tensor or Module
+        return fn
+    try:
+        parameters = inspect.signature(fn).parameters
+    except ValueError:  # a builtin without a signature
+        return fn
+    if "reduction" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return lambda logits, y: fn(logits, y, reduction="none")
+    return fn
+
+
+class SoftCrossEntropy(nn.Module):
+    """Cross entropy on soft targets: loss[n] = -Σ_c ỹ[n, c]·log softmax(logits[n])[c]; "mean" divides by Σ ỹ.
+
+    For targets that sum to 1 it is ``torch.nn.functional.cross_entropy``. A row that sums to less (a share had
+    ``ignore_index``) counts for less, as an ignored row does there; a batch without any label has loss 0.
+
+    Args:
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        MixError: if reduction is unknown; when called, if logits and targets do not fit.
+
+    Example:
+        >>> criterion = SoftCrossEntropy()
+        >>> soft = torch.tensor([[0.75, 0.25, 0.0]])
+        >>> round(criterion(torch.zeros(1, 3), soft).item(), 4)
+        1.0986
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        if reduction not in ("mean", "sum", "none"):
+            raise MixValueError(f"SoftCrossEntropy(reduction={reduction!r}): expected 'mean', 'sum' or 'none'")
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, targets: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """The loss.
+
+        Args:
+            logits: (N, C, ...), floats; halves are computed in float32.
+            targets: soft targets like logits, or (ids, weights) of shape (N, M) each (``sparse_targets``).
+
+        Returns:
+            A scalar, or with "none" the loss of each row (N, ...).
+
+        Raises:
+            MixError: if the shapes do not fit, or targets are ids alone.
+        """
+        scores = torch.log_softmax(logits, 1, dtype=torch.float32 if logits.dtype in _HALVES else None)
+        if isinstance(targets, (tuple, list)):
+            ids, weights = self._sparse(logits, targets)
+            scores = scores.gather(1, ids)
+        else:
+            weights = targets
+            if weights.shape != logits.shape or not weights.is_floating_point():
+                raise MixTypeError(
+                    f"SoftCrossEntropy: got {targets.dtype} targets of shape {tuple(targets.shape)} for logits "
+                    f"{tuple(logits.shape)}, expected floats of that shape, or (ids, weights); plain ids take "
+                    "torch.nn.functional.cross_entropy"
+                )
+        loss = -(weights * scores).sum(1)
+        if self.reduction == "none":
+            return loss
+        if self.reduction == "sum":
+            return loss.sum()
+        mass = weights.sum()
+        return loss.sum() / torch.where(mass > 0, mass, 1)
+
+    @staticmethod
+    def _sparse(logits: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
+        if len(targets) != 2 or logits.ndim != 2 or any(t.ndim != 2 or len(t) != len(logits) for t in targets):
+            shapes = ", ".join(str(tuple(np.shape(t))) for t in targets)
+            raise MixTypeError(
+                f"SoftCrossEntropy: got {len(targets)} targets of shapes {shapes} for logits {tuple(logits.shape)}, "
+                "expected (ids, weights) of shape (N, M) for logits (N, C); ya, yb and lam take mixed_loss"
+            )
+        ids, weights = targets
+        return ids, weights
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows of it."""
+        return f"reduction={self.reduction!r}"
