@@ -54,8 +54,8 @@ def check_fill_value(value: Any) -> tuple[float, ...]:
         array = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError):
         raise MixTypeError(f"fill {value!r}: expected a number or one number for each channel") from None
-    if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
-        raise MixValueError(f"fill {value!r}: expected a finite number or one for each channel")
+    if array.ndim != 1 or not len(array) or not (np.abs(array) <= np.finfo(np.float32).max).all():  # NaN fails too
+        raise MixValueError(f"fill {value!r}: expected a finite number of float32, or one for each channel")
     return tuple(float(v) for v in array)
 
 
@@ -97,8 +97,8 @@ class Fills:
         count = len(self.value)
         if not (len(self.noise) == len(self.std) == len(self.key) == count) or self.value.shape[1] < 1:
             raise MixValueError(
-                f"fills: value {self.value.shape}, noise {self.noise.shape}, std {self.std.shape}, key {self.key.shape}: "
-                "expected one row each and at least one channel"
+                f"fills: value {self.value.shape}, noise {self.noise.shape}, std {self.std.shape}, "
+                f"key {self.key.shape}: expected one row each and at least one channel"
             )
         if count and (
             not np.isfinite(self.value).all()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import index
+from typing import Any
 
 from .errors import MixTypeError, MixValueError
 
@@ -10,7 +12,6 @@ from .errors import MixTypeError, MixValueError
 BOX_AXES: dict[int, tuple[str, ...]] = {0: (), 1: ("t",), 2: ("h", "w"), 3: ("t", "h", "w")}
 
 
-@lru_cache(maxsize=256)
 def parse_layout(layout: str) -> tuple[str, ...]:
     """Split "b c h w" into axis names.
 
@@ -19,6 +20,11 @@ def parse_layout(layout: str) -> tuple[str, ...]:
     """
     if not isinstance(layout, str):
         raise MixTypeError(f'layout {layout!r}: expected a string of axis names such as "b c h w"')
+    return _parsed(layout)
+
+
+@lru_cache(maxsize=256)
+def _parsed(layout: str) -> tuple[str, ...]:
     names = tuple(layout.split())
     if "b" not in names or len(set(names)) != len(names) or not all(n.isidentifier() for n in names):
         raise MixValueError(
@@ -34,6 +40,17 @@ def check_rank(names: tuple[str, ...], ndim: int) -> None:
         raise MixValueError(
             f'layout "{" ".join(names)}" names {len(names)} axes, the array has {ndim}: name every axis of the array'
         )
+
+
+def check_extents(owner: str, shape: Any) -> tuple[int, ...]:
+    """At most three extents as ints, each 1 or more and within int32, or a MixError that names the owner."""
+    try:
+        extents = tuple(index(s) for s in shape)
+    except TypeError:
+        raise MixTypeError(f"{owner} {shape!r}: expected whole extents such as (224, 224)") from None
+    if len(extents) > 3 or not all(1 <= s < 1 << 31 for s in extents):
+        raise MixValueError(f"{owner} {shape!r}: expected at most three extents of 1 or more, below 2**31")
+    return extents
 
 
 def box_axes_of(names: tuple[str, ...]) -> tuple[str, ...]:

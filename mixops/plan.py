@@ -18,6 +18,7 @@ import numpy as np
 from . import archive
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
+from .layout import check_extents
 
 _DTYPES = {
     "base": np.int32,
@@ -31,7 +32,11 @@ ARRAYS = tuple(_DTYPES)
 
 
 def _array(name: str, value: Any) -> np.ndarray:
-    given, dtype = np.asarray(value), np.dtype(_DTYPES[name])
+    dtype = np.dtype(_DTYPES[name])
+    try:
+        given = np.asarray(value)
+    except ValueError:
+        raise MixValueError(f"plan {name}: rows of different lengths, expected an array of {dtype}") from None
     if given.dtype.kind not in ("iu" if dtype.kind == "i" else "iuf") and given.size:
         raise MixTypeError(f"plan {name}: got {given.dtype}, expected {dtype}")
     if dtype.kind == "i" and given.size and given.dtype.itemsize > 4:
@@ -53,7 +58,7 @@ class Plan:
         box: (N, K, 2R) int32, where the patch goes: start, stop of each axis, half open, measured on ``shape``.
         donor: (N, K, 2R) int32, where it comes from in the donor row.
         opacity: (N, K) float32 in [0, 1], the donor's share of the values inside the box.
-        weight: (N, K) float32, the donor's share of the target of row n; at least 0, a row sums to at most 1; 0 for fills.
+        weight: (N, K) float32, the donor's share of the target; at least 0, a row sums to at most 1; 0 for fills.
         shape: R extents the boxes are measured on; () speaks of whole rows and fits arrays of any shape.
         fills: a number, a tuple of channel values, a Fill, a list of them, or Fills.
         layer: module whose output is mixed, for hidden-state operators.
@@ -62,9 +67,10 @@ class Plan:
         MixError: if an array has another shape or dtype, or breaks one of the rules above.
 
     Example:
-        >>> plan = Plan([0, 1], [[1], [0]], np.zeros((2, 1, 0), int), np.zeros((2, 1, 0), int), [[0.3], [0.3]], [[0.3], [0.3]], ())
-        >>> plan.lam.round(2).tolist()
-        [0.7, 0.7]
+        >>> box, share = np.zeros((2, 1, 0), int), [[0.25], [0.25]]
+        >>> plan = Plan([0, 1], [[1], [0]], box, box, share, share, shape=())
+        >>> plan.lam.tolist()
+        [0.75, 0.75]
     """
 
     base: np.ndarray
@@ -80,8 +86,10 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ARRAYS:
             object.__setattr__(self, name, _array(name, getattr(self, name)))
-        object.__setattr__(self, "shape", tuple(int(s) for s in self.shape))
+        object.__setattr__(self, "shape", check_extents("plan shape", self.shape))
         object.__setattr__(self, "fills", Fills.of(self.fills))
+        if self.layer is not None and (not isinstance(self.layer, str) or not self.layer):
+            raise MixTypeError(f"plan layer={self.layer!r}: expected the name of a module, or None")
         self.validate()
 
     # -- what it holds -------------------------------------------------------------------------------------------
@@ -89,7 +97,7 @@ class Plan:
     @property
     def n(self) -> int:
         """Rows it makes."""
-        return len(self.base)
+        return self.base.size
 
     @property
     def k(self) -> int:
@@ -145,8 +153,6 @@ class Plan:
                     f"plan {name} has shape {getattr(self, name).shape}, expected {shape} "
                     f"(N={n} rows, K={k} patches, R={r} axes)"
                 )
-        if r > 3 or any(s < 1 for s in self.shape):
-            raise MixValueError(f"plan shape {self.shape}: expected at most three extents of 1 or more")
         if not n:
             return
         limit = np.iinfo(np.int32).max if rows is None else rows
@@ -223,6 +229,7 @@ class Plan:
             MixError: if rows are no integers, or fewer than the plan names.
         """
         rows = np.asarray(rows)
+        rows = rows if rows.size else rows.astype(np.int64)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise MixTypeError(f"on(rows): got {rows.dtype} of shape {rows.shape}, expected row numbers of the source")
         self.validate(len(rows))
@@ -233,7 +240,7 @@ class Plan:
 
     def promoted(self, shape: Sequence[int]) -> Plan:
         """A whole-row plan as boxes on ``shape``: a patch on a whole row is a full box."""
-        shape = tuple(int(s) for s in shape)
+        shape = check_extents("promoted", shape)
         if self.shape == shape:
             return self
         if self.rank:
@@ -254,7 +261,7 @@ class Plan:
         Raises:
             MixError: if the rank differs or round is unknown.
         """
-        shape = tuple(int(s) for s in shape)
+        shape = check_extents("rescaled", shape)
         if len(shape) != self.rank or round not in ("nearest", "inward", "outward"):
             raise MixValueError(
                 f"rescaled({shape}, {round!r}): expected {self.rank} extents and nearest, inward or outward"
@@ -301,9 +308,11 @@ class Plan:
         return replace(first, partner=np.concatenate([first.partner, moved], 1), fills=fills, **joined)
 
     def padded(self, k: int) -> Plan:
-        """The same plan with patches of opacity 0 added up to k."""
+        """The same plan with patches of opacity 0 added up to k; a MixError if it has more than k."""
         if k == self.k:
             return self
+        if k < self.k:
+            raise MixValueError(f"padded({k}): the plan has {self.k} patches already, expected as many or more")
         return self._join_patches(k - self.k)
 
     def _join_patches(self, more: int) -> Plan:

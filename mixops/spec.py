@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import MixTypeError, MixValueError
-from .layout import box_axes_of, check_rank, parse_layout
+from .layout import box_axes_of, check_extents, check_rank, parse_layout
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Spec:
 
     Args:
         n: rows, 0 or more.
-        shape: extents of the axes that boxes are drawn on: ``(h, w)``, ``(t,)``, ``(t, h, w)``, or ``()`` for whole rows.
+        shape: extents of the axes that boxes are drawn on: ``(h, w)``, ``(t,)``, ``(t, h, w)``; ``()`` for whole rows.
         lengths: (n,) integers, tokens or frames of each row that are real; None where every row is full.
         epoch: the epoch, for operators that stop at one (``until=``).
         training: False in evaluation: every operator then draws the identity.
@@ -40,24 +40,18 @@ class Spec:
     def __post_init__(self) -> None:
         if not isinstance(self.n, (int, np.integer)) or isinstance(self.n, bool) or self.n < 0:
             raise MixValueError(f"Spec n={self.n!r}: expected a number of rows, 0 or more")
-        try:
-            shape = tuple(int(s) for s in self.shape)
-        except (TypeError, ValueError):
-            raise MixTypeError(f"Spec shape={self.shape!r}: expected extents such as (224, 224)") from None
-        if len(shape) > 3 or any(s < 1 for s in shape):
-            raise MixValueError(f"Spec shape={self.shape!r}: expected at most three extents of 1 or more")
+        shape = check_extents("Spec shape", self.shape)
         object.__setattr__(self, "n", int(self.n))
         object.__setattr__(self, "shape", shape)
         if self.lengths is not None:
             lengths = np.asarray(self.lengths)
             if lengths.shape != (self.n,) or lengths.dtype.kind not in "iu":
                 raise MixValueError(
-                    f"Spec lengths: got {lengths.dtype} of shape {lengths.shape}, expected integers of shape ({self.n},)"
+                    f"Spec lengths: got {lengths.dtype} of shape {lengths.shape}, expected integers, ({self.n},)"
                 )
             if self.n and (lengths.min() < 0 or (shape and lengths.max() > shape[0])):
-                raise MixValueError(
-                    f"Spec lengths reach from {lengths.min()} to {lengths.max()}: expected 0 to {shape[0] if shape else 'more'}"
-                )
+                most = shape[0] if shape else "more"
+                raise MixValueError(f"Spec lengths reach from {lengths.min()} to {lengths.max()}: expected 0 to {most}")
             object.__setattr__(self, "lengths", lengths)
 
     @classmethod
