@@ -1,0 +1,130 @@
+"""What the tests share: this directory on the path, the engines that a plan runs on, arrays, and plans made by hand."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+
+import mixops as mx
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+# The first call of a kernel compiles it, which no deadline of a single example can allow for.
+settings.register_profile("mixops", deadline=None, max_examples=50)
+settings.load_profile("mixops")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A backend with the kind of array it runs on."""
+
+    name: str
+    backend: str
+    array: Callable[[np.ndarray], Any]
+    numpy: Callable[[Any], np.ndarray]
+
+    def mix(self, x: Any, plan: Any, layout: str, kind: str = "continuous", **options: Any) -> Any:
+        return mx.mix(x, plan, layout, kind, backend=self.backend, **options)
+
+
+def to_torch(x: np.ndarray) -> torch.Tensor:
+    """A tensor with the values and the strides of a NumPy array of its own."""
+    half = x.dtype.name == "bfloat16"
+    tensor = torch.from_numpy(x.view(np.int16) if half else x)
+    return tensor.view(torch.bfloat16) if half else tensor
+
+
+def from_torch(x: torch.Tensor) -> np.ndarray:
+    """A NumPy array on the memory of a tensor."""
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return x.detach().numpy()
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+ENGINES = [
+    Engine("reference", "reference", _same, _same),
+    Engine("cpu", "cpu", _same, _same),
+    Engine("cpu-tensor", "cpu", to_torch, from_torch),
+    Engine("torch", "torch", to_torch, from_torch),
+]
+
+
+@pytest.fixture(scope="session", params=ENGINES, ids=lambda e: e.name)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Every backend, on every kind of array that it takes."""
+    return request.param  # type: ignore[no-any-return]
+
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+def data(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Numbers over the range of the dtype, negative ones and large ids among them."""
+    rng = np.random.default_rng(seed)
+    if dtype == "bool":
+        return rng.random(shape) < 0.5
+    if dtype in ("uint8", "int64"):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    wide = rng.normal(size=shape) * 4
+    return wide.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+#: Layouts whose arrays a plan on that many axes fits.
+BY_RANK = {
+    0: ("b d", "b", "b t d", "d b", "b c h w"),
+    1: ("b t", "b t d", "t b d", "b c t"),
+    2: ("b c h w", "b h w c", "h b w", "b t c h w"),
+    3: ("b c t h w", "b t h w c"),
+}
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[mx.Plan, str, tuple[int, ...]]:
+    """A valid plan made by hand, a layout for it, and the shape of a source."""
+    rank, k = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    rows, n = draw(st.integers(1, 4)), draw(st.integers(0, 4))
+    layout = draw(st.sampled_from(BY_RANK[rank]))
+    size = st.integers(1, 4)
+    axes = {0: (), 1: ("t",), 2: ("h", "w"), 3: ("t", "h", "w")}[rank]
+    extent = {a: draw(size) for a in layout.split()} | {"b": rows}
+    shape = tuple(extent[a] for a in axes)
+    channels = extent.get("c", 1)
+    values = st.floats(-200, 300, width=32)
+    fill = st.builds(
+        mx.Fill,
+        st.one_of(values, st.tuples(*[values] * channels)),
+        st.sampled_from(["none", "channel", "pixel"]),
+        st.floats(0, 50, width=32),
+        st.integers(0, 2**64 - 1),
+    )
+    fills = draw(st.lists(fill, min_size=1, max_size=3))
+    box, donor = np.zeros((2, n, k, 2 * rank), int)
+    partner, opacity, weight = np.zeros((n, k), int), np.zeros((n, k)), np.zeros((n, k))
+    for at in np.ndindex(n, k):
+        partner[at] = draw(st.integers(-len(fills), rows - 1))
+        opacity[at] = draw(st.sampled_from([0.0, 1.0, 0.5, 0.3, 1e-3, 0.999, 1 / 3]))
+        weight[at] = draw(st.floats(0, 0.25, width=16)) if partner[at] >= 0 else 0
+        for r, s in enumerate(shape):
+            start = draw(st.integers(0, s))
+            stop = draw(st.integers(start, s))
+            source = draw(st.integers(0, s - (stop - start)))
+            box[(*at, slice(2 * r, 2 * r + 2))] = start, stop
+            donor[(*at, slice(2 * r, 2 * r + 2))] = source, source + stop - start
+    base = draw(st.lists(st.integers(0, rows - 1), min_size=n, max_size=n))
+    plan = mx.Plan(np.array(base, int), partner, box, donor, opacity, weight, shape, fills)
+    return plan, layout, tuple(extent[a] for a in layout.split())
