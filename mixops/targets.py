@@ -68,7 +68,10 @@ def soft_targets(
                 f"ignore_index={ignore_index!r} with labels that are no ids: expected ids of shape (N,)"
             )
         soft, mass = _blended(labels, rows, weights, num_classes), 1.0
-    return soft if not smoothing else soft * (1 - smoothing) + mass * (smoothing / (num_classes or 1))
+    if smoothing:
+        soft *= 1 - smoothing
+        soft += mass * (smoothing / (num_classes or 1))
+    return soft
 
 
 def sparse_targets(
