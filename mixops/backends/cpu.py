@@ -214,21 +214,21 @@ def _launch(
     plan = job.plan
     donors, full, shifted = _donors(plan, source)
     one = _one_donor(plan)
-    order, flags = kernels.walk(one if in_place else _in_batch(plan.base, one))
-    if not in_place:
-        flags[:] = 0  # the order is for the cache only: every original stays readable
-    elif shifted.any():
-        flags[(one == np.arange(plan.n)) & shifted.any(1)] |= kernels.SAVE | kernels.SAVED
+    order, saves, reads = kernels.walk(one if in_place else _in_batch(plan.base, one))
+    if in_place and shifted.any():
+        itself = (one == np.arange(plan.n)) & shifted.any(1)
+        saves[itself], reads[itself] = one[itself], True
     lines, piece, units = _units(geo, max(like.itemsize, work.itemsize), in_place and bool(shifted.any()))
     own = source.address[plan.base]
     target = out.__array_interface__["data"][0] + np.arange(plan.n, dtype=np.int64) * row_stride
     fill = np.where(plan.partner < 0, -1 - plan.partner, 0)
+    values = plan.fills.value if ((plan.opacity > 0) & (plan.partner < 0)).any() else None
     past_cache = not in_place and out.nbytes >= STREAM_FROM
 
     def work_on(lo: int, hi: int) -> None:
         kernels.mix_units(
             like, work, like_out, own, target, in_place,
-            donors, plan.box, full, plan.opacity, fill, plan.fills.value, noise, order, flags,
+            donors, plan.box, full, plan.opacity, fill, values, noise, order, saves, reads,
             geo.coords, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
             *ending, geo.strides, (lo, hi, lines, piece), past_cache,
         )  # fmt: skip

@@ -11,100 +11,36 @@ bits, uint32 and uint64 for values that are only ever pasted.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import carray, njit, types
 from numba.extending import overload
 
-from .vector import bits_of_float, copy_bytes, fence, float_of_bits, float_of_half, half_of_float, pointer, stream
+from .vector import blend, fence, half_bits, load_one, pointer, take_over
 
-#: Flags of a row on the walk: its original must be saved; its donor is the saved one.
-SAVE, SAVED = 1, 2
-
-
-def _load(value): ...
 def _store(value, like): ...
-def _mixed(own, donor, keep, take, q, work): ...
-def _taken(value, work): ...
-
-
-@overload(_load)
-def _load_impl(value):
-    if value == types.uint16:
-        return lambda value: float_of_bits(np.uint32(np.uint32(value) << np.uint32(16)))
-    if value == types.int16:
-        return lambda value: float_of_half(value)
-    if value == types.float64:
-        return lambda value: value
-    return lambda value: np.float32(value)
 
 
 @overload(_store)
 def _store_impl(value, like):
+    """A float as an element of the type of ``like``."""
     kind = like.dtype
-    if kind == types.uint16:
-
-        def bfloat16(value, like):
-            bits = bits_of_float(np.float32(value))
-            even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
-            return np.uint16(quiet if (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000) else even)
-
-        return bfloat16
-    if kind == types.int16:
-        return lambda value, like: half_of_float(np.float32(value))
+    if kind in (types.uint16, types.int16):
+        return lambda value, like: half_bits(np.float32(value), like)
+    if kind == types.uint8:
+        return lambda value, like: np.uint8(min(max(np.rint(value), np.float32(0)), np.float32(255)))
     if kind == types.float64:
         return lambda value, like: np.float64(value)
     if kind == types.float32:
         return lambda value, like: np.float32(value)
-    if kind == types.uint8:
-        return lambda value, like: np.uint8(min(max(np.rint(value), np.float32(0)), np.float32(255)))
-    # Ids: fills are whole numbers, kept exact in float32 up to 2**24 (checked before).
-    return lambda value, like: kind_cast(value, like)
-
-
-def kind_cast(value, like): ...
-
-
-@overload(kind_cast)
-def _kind_cast_impl(value, like):
-    if like.dtype == types.uint32:
+    # Ids: fills are whole numbers that float32 holds exactly.
+    if kind == types.uint32:
         return lambda value, like: np.uint32(np.int32(value))
     return lambda value, like: np.uint64(np.int64(value))
 
 
-@overload(_taken)
-def _taken_impl(value, work):
-    if value == work.dtype:
-        return lambda value, work: value
-    return lambda value, work: _store(_load(value), work)
-
-
-@overload(_mixed)
-def _mixed_impl(own, donor, keep, take, q, work):
-    if work.dtype == types.uint8:
-
-        def integers(own, donor, keep, take, q, work):
-            # own + q·(donor - own)/2¹⁶ with the same rounding as ((2¹⁶ - q)·own + q·donor + 2¹⁵) >> 16: one product.
-            gap = np.int32(donor) - np.int32(own)
-            return np.uint8(np.int32(own) + ((q * gap + np.int32(32768)) >> np.int32(16)))
-
-        return integers
-    if work.dtype == types.float64:
-
-        def doubles(own, donor, keep, take, q, work):
-            return (1.0 - np.float64(take)) * np.float64(_load(own)) + np.float64(take) * np.float64(_load(donor))
-
-        return doubles
-    if work.dtype in (types.float32, types.uint16, types.int16):
-        return lambda own, donor, keep, take, q, work: _store(keep * _load(own) + take * _load(donor), work)
-    return lambda own, donor, keep, take, q, work: donor
-
-
 @njit(nogil=True, cache=True)
-def walk(donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order in which rows can be overwritten, and what each must save.
+def walk(donor):
+    """The order in which rows can be overwritten, and which originals must be saved.
 
     Rows whose original nobody needs any more come first; what is left is cycles, each walked from row to donor with
     the first row's original saved for the last.
@@ -113,14 +49,15 @@ def walk(donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         donor: (N,) the one row that each row reads besides itself.
 
     Returns:
-        order (N,), flags (N,) with SAVE and SAVED.
+        order (N,); saves (N,) the row that reads this row's saved original, or -1; reads (N,) bool, is it that row.
     """
     n = len(donor)
     needed = np.zeros(n, np.int64)
     for i in range(n):
         if donor[i] != i:
             needed[donor[i]] += 1
-    order, flags, done, at = np.empty(n, np.int64), np.zeros(n, np.uint8), np.zeros(n, np.bool_), 0
+    order, saves = np.empty(n, np.int64), np.full(n, -1, np.int64)
+    reads, done, at = np.zeros(n, np.bool_), np.zeros(n, np.bool_), 0
     for start in range(n):
         i = start
         while not done[i] and needed[i] == 0:
@@ -132,48 +69,19 @@ def walk(donor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
                 needed[j] -= 1
                 i = j
     for start in range(n):
-        if done[start]:
-            continue
-        flags[start] |= SAVE
         i = start
-        while True:
+        while not done[i]:
             done[i] = True
             order[at] = i
             at += 1
             if donor[i] == start:
-                flags[i] |= SAVED
-                break
+                saves[start], reads[i] = i, True
             i = donor[i]
-    return order, flags
+    return order, saves, reads
 
 
 @njit(nogil=True)
-def _copy(target: int, source: int, count: int, like: np.ndarray, work: np.ndarray) -> None:
-    out, one = carray(pointer(target), count, work.dtype), carray(pointer(source), count, like.dtype)
-    for i in range(count):
-        out[i] = _taken(one[i], work)
-
-
-@njit(nogil=True)
-def _blend(target: int, own: int, donor: int, count: int, take: float, like: np.ndarray, work: np.ndarray) -> None:
-    out = carray(pointer(target), count, work.dtype)
-    one, other = carray(pointer(own), count, like.dtype), carray(pointer(donor), count, like.dtype)
-    keep, q = np.float32(1) - take, np.int32(np.rint(np.float64(take) * 65536))
-    for i in range(count):
-        out[i] = _mixed(one[i], other[i], keep, take, q, work)
-
-
-@njit(nogil=True)
-def _blend_onto(target: int, donor: int, count: int, take: float, like: np.ndarray, work: np.ndarray) -> None:
-    # Its own function: with the target also passed as ``own`` the alias check would fall back to scalar code.
-    out, other = carray(pointer(target), count, work.dtype), carray(pointer(donor), count, like.dtype)
-    keep, q = np.float32(1) - take, np.int32(np.rint(np.float64(take) * 65536))
-    for i in range(count):
-        out[i] = _mixed(out[i], other[i], keep, take, q, work)
-
-
-@njit(nogil=True)
-def philox_word(position: int, channel: int, key: int) -> int:
+def philox_word(position, channel, key):
     """The 32-bit word of (position, channel) under a 64-bit key: noise.philox, one number at a time."""
     x0, x1, x2, x3 = np.uint64(position >> 2), np.uint64(channel), np.uint64(0), np.uint64(0)
     k0, k1, low = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> np.uint64(32)), np.uint64(0xFFFFFFFF)
@@ -186,27 +94,13 @@ def philox_word(position: int, channel: int, key: int) -> int:
 
 
 @njit(nogil=True)
-def _noise(position: int, channel: int, key: int, table: np.ndarray) -> float:
+def _noise(position, channel, key, table):
     word = philox_word(position, channel, key)
     return (table[word & np.uint64(4095)] + table[(word >> np.uint64(12)) & np.uint64(4095)]) * np.float32(0.5**0.5)
 
 
 @njit(nogil=True)
-def _fill(
-    target: int,
-    first: int,
-    stop: int,
-    fill: int,
-    take: float,
-    channel: int,
-    place: int,
-    step: int,
-    inner: int,
-    post: int,
-    values: np.ndarray,
-    noise: Any,
-    work: np.ndarray,
-) -> None:
+def _fill(target, first, stop, fill, take, channel, place, step, inner, post, values, noise, work):
     """Paint elements first..stop of one line, ``target`` being where element ``first`` lies.
 
     ``channel`` is the line's, or -1 where channels lie inside the line: element e then has ``(e % inner) // post``.
@@ -219,7 +113,7 @@ def _fill(
         for e in range(stop - first):
             out[e] = one
         return
-    keep, q = np.float32(1) - take, np.int32(np.rint(np.float64(take) * 65536))
+    cell = np.empty(1, work.dtype)
     for e in range(first, stop):
         c = channel if channel >= 0 else (e % inner) // post
         value = values[fill, c % channels]
@@ -229,81 +123,72 @@ def _fill(
                 value += std[fill] * _noise(0, c, keys[fill], table)
             elif codes[fill] == 2:
                 value += std[fill] * _noise(place + (e // inner) * step, c, keys[fill], table)
-        painted = _store(value, work)
-        out[e - first] = painted if take == 1 else _mixed(out[e - first], painted, keep, take, q, work)
+        cell[0] = _store(value, work)
+        if take == 1:
+            out[e - first] = cell[0]
+        else:
+            at = target + (e - first) * work.itemsize
+            blend(at, at, cell.ctypes.data, 1, take, False, work, work)
 
 
 @njit(nogil=True)
-def _finish(
-    start: int,
-    painted_at: int,
-    count: int,
-    inner: int,
-    channel: int,
-    post: int,
-    scale: Any,
-    shift: Any,
-    strides: tuple[int, int],
-    buffer: int,
-    past_cache: bool,
-    work: np.ndarray,
-    like_out: np.ndarray,
-) -> None:
+def _finish(start, painted_at, count, inner, channel, post, scale, shift, strides, buffer, past_cache, work, like_out):
     """Normalise, cast and lay out ``count`` places of one painted line; ``start`` is where the first of them goes."""
     painted = carray(pointer(painted_at), count * inner, work.dtype)
     along, within = strides
     size = like_out.itemsize
+    packed = along == size
+    hop = 1 if packed else along // size
     for i in range(inner):
         at = start + i * within
-        packed = along == size
-        hop = 1 if packed else along // size
         piece = carray(pointer(buffer if past_cache and packed else at), (count - 1) * hop + 1, like_out.dtype)
         if scale is None:
-            if packed:
-                for j in range(count):
-                    piece[j] = _taken(painted[j * inner + i], like_out)
-            else:
-                for j in range(count):
-                    piece[j * hop] = _taken(painted[j * inner + i], like_out)
+            for j in range(count):
+                piece[j * hop] = _recast(painted[j * inner + i], like_out)
         else:
             c = (channel if channel >= 0 else i // post) % len(scale)
             a, b = scale[c], shift[c]
             if packed:
                 for j in range(count):
-                    piece[j] = _store(_load(painted[j * inner + i]) * a + b, like_out)
+                    piece[j] = _store(painted[j * inner + i] * a + b, like_out)
             else:
                 for j in range(count):
-                    piece[j * hop] = _store(_load(painted[j * inner + i]) * a + b, like_out)
+                    piece[j * hop] = _store(painted[j * inner + i] * a + b, like_out)
         if past_cache and packed:
-            stream(at, buffer, count * size)
+            take_over(at, buffer, count, True, like_out, like_out)
+
+
+def _recast(value, like): ...
+
+
+@overload(_recast)
+def _recast_impl(value, like):
+    if value == like.dtype:
+        return lambda value, like: value
+    return lambda value, like: _store(load_one(value), like)
+
+
+@njit(nogil=True)
+def _lines_inside(box, coords, first, last, axis, line):
+    """The next line from ``line`` on that lies inside a box; ``last`` if there is none."""
+    rank = len(box) // 2
+    while line < last:
+        inside = True
+        for r in range(rank):
+            if r != axis and not box[2 * r] <= coords[line, r] < box[2 * r + 1]:
+                inside = False
+                break
+        if inside:
+            return line
+        line += 1
+    return last
 
 
 @njit(nogil=True, cache=True)
 def mix_units(
-    like: np.ndarray,
-    work: np.ndarray,
-    like_out: Any,
-    own: np.ndarray,
-    target: np.ndarray,
-    in_place: bool,
-    donor: np.ndarray,
-    box: np.ndarray,
-    full: np.ndarray,
-    opacity: np.ndarray,
-    fill: np.ndarray,
-    values: np.ndarray,
-    noise: Any,
-    order: np.ndarray,
-    flags: np.ndarray,
-    coords: np.ndarray,
-    run: tuple[int, int, int, int, int],
-    places: np.ndarray,
-    scale: Any,
-    shift: Any,
-    strides: tuple[int, int],
-    units: tuple[int, int, int, int],
-    past_cache: bool,
-) -> None:
+    like, work, like_out, own, target, in_place, donor, box, full, opacity, fill, values, noise, order, saves, reads,
+    coords, run, places, scale, shift, strides, units, past_cache,
+):  # fmt: skip
     """Mix units lo..hi of every row.
 
     Args:
@@ -311,8 +196,9 @@ def mix_units(
         own, target: (N,) addresses of each row's source and result.
         donor: (N, K) addresses, moved so that the donor of an element lies at the element's own offset; 0 for fills.
         box, full, opacity, fill: (N, K, 2R), does the box cover everything, (N, K), index of the fill.
-        values, noise: (F, C) fill values; None or (codes, std, keys, table).
-        order, flags: from ``walk``.
+        values, noise: (F, C) fill values or None where nothing is painted; None or (codes, std, keys, table).
+        order: (N,) rows in the order of the walk. In place only: saves (N,) the row that reads this row's saved
+            original, or -1; reads (N,) bool, this row's donor is the saved original.
         coords: (lines, R + 1) coordinate of each line on each box axis (0 for the axis of the run), and its channel or -1.
         run: box axis along a line (-1: none), its extent, elements inside one place, elements inside one channel, noise
             position step.
@@ -327,106 +213,123 @@ def mix_units(
     line_size = extent * inner
     lines, pieces = len(coords), 1 if piece == 0 else (line_size + piece - 1) // piece
     room = lines_a_unit * line_size if piece == 0 else piece
-    staged = past_cache or like_out is not None
+    rank, patches = box.shape[2] // 2, opacity.shape[1]
+    # A single whole-row patch goes straight to memory; anything else is painted in cache and then sent.
+    single = patches == 1 and rank == 0 and like_out is None
+    staged = like_out is not None or (past_cache and not single)
     scratch = np.empty(room * work.itemsize if staged else 0, np.uint8)
     saved = np.empty(room * like.itemsize if in_place else 0, np.uint8)
     buffer = np.empty(room * 8 if like_out is not None else 0, np.uint8)
-    rank = box.shape[2] // 2
-    patches = opacity.shape[1]
-    first_at = 0
+    size, first_at = like.itemsize, 0
     for unit in range(lo, hi):
-        first_line = (unit // pieces) * lines_a_unit
-        last_line = min(first_line + lines_a_unit, lines)
+        first = (unit // pieces) * lines_a_unit
+        last = min(first + lines_a_unit, lines)
         e0 = (unit % pieces) * piece
         e1 = line_size if piece == 0 else min(e0 + piece, line_size)
-        offset = first_line * line_size + e0
-        count = (last_line - first_line - 1) * line_size + e1 - e0
+        offset = first * line_size + e0
+        count = (last - first - 1) * line_size + e1 - e0
         for n in order:
-            own_at = own[n] + offset * like.itemsize
-            if flags[n] & SAVE:
+            own_at = own[n] + offset * size
+            if in_place and saves[n] >= 0:
                 first_at = own[n]
-                copy_bytes(saved.ctypes.data, own_at, count * like.itemsize)
+                user = saves[n]
+                for k in range(patches):
+                    if opacity[user, k] == 0 or donor[user, k] == 0:
+                        continue
+                    if full[user, k] or donor[user, k] != first_at:
+                        take_over(saved.ctypes.data, own_at, count, False, like, like)
+                        continue
+                    a, b = max(e0, box[user, k, 2 * axis] * inner), min(e1, box[user, k, 2 * axis + 1] * inner)
+                    line = first
+                    while a < b:
+                        line = _lines_inside(box[user, k], coords, first, last, axis, line)
+                        if line == last:
+                            break
+                        ahead = ((line - first) * line_size + a - e0) * size
+                        take_over(saved.ctypes.data + ahead, own_at + ahead, b - a, False, like, like)
+                        line += 1
             at = scratch.ctypes.data if staged else target[n] + offset * work.itemsize
+            direct = past_cache and single
             begun = in_place
             for k in range(patches):
                 take = opacity[n, k]
                 if take == 0:
                     continue
-                base = donor[n, k] + offset * like.itemsize
-                if flags[n] & SAVED:
+                base = donor[n, k] + offset * size
+                if in_place and reads[n]:
                     base = saved.ctypes.data + donor[n, k] - first_at
                 if full[n, k] and donor[n, k] != 0:
                     if take == 1:
-                        _copy(at, base, count, like, work)
+                        take_over(at, base, count, direct, like, work)
                     elif begun:
                         _blend_onto(at, base, count, take, like, work)
                     else:
-                        _blend(at, own_at, base, count, take, like, work)
+                        blend(at, own_at, base, count, take, direct, like, work)
                     begun = True
                     continue
                 if not begun:
-                    _copy(at, own_at, count, like, work)
+                    take_over(at, own_at, count, False, like, work)
                     begun = True
                 a, b = e0, e1
                 if axis >= 0:
                     a, b = max(e0, box[n, k, 2 * axis] * inner), min(e1, box[n, k, 2 * axis + 1] * inner)
-                if a >= b:
-                    continue
-                for line in range(first_line, last_line):
-                    inside = True
-                    for r in range(rank):
-                        if r != axis and not box[n, k, 2 * r] <= coords[line, r] < box[n, k, 2 * r + 1]:
-                            inside = False
-                            break
-                    if not inside:
-                        continue
-                    ahead = (line - first_line) * line_size + a - e0
+                line = first
+                while a < b:
+                    line = _lines_inside(box[n, k], coords, first, last, axis, line)
+                    if line == last:
+                        break
+                    ahead = (line - first) * line_size + a - e0
                     here = at + ahead * work.itemsize
-                    if donor[n, k] == 0:
-                        _fill(
-                            here,
-                            a,
-                            b,
-                            fill[n, k],
-                            take,
-                            coords[line, rank],
-                            places[line, 0],
-                            step,
-                            inner,
-                            post,
-                            values,
-                            noise,
-                            work,
-                        )
-                    elif take == 1:
-                        _copy(here, base + ahead * like.itemsize, b - a, like, work)
-                    else:
-                        _blend_onto(here, base + ahead * like.itemsize, b - a, take, like, work)
+                    if donor[n, k] != 0:
+                        if take == 1:
+                            take_over(here, base + ahead * size, b - a, False, like, work)
+                        else:
+                            _blend_onto(here, base + ahead * size, b - a, take, like, work)
+                    elif values is not None:
+                        _fill(here, a, b, fill[n, k], take, coords[line, rank], places[line, 0], step, inner, post, values, noise, work)
+                    line += 1
+            if in_place:
+                continue
             if not begun:
-                if like_out is None and past_cache:
-                    at = own_at
-                else:
-                    _copy(at, own_at, count, like, work)
+                if like_out is None:
+                    take_over(target[n] + offset * size, own_at, count, past_cache, like, work)
+                    continue
+                take_over(at, own_at, count, False, like, work)
             if like_out is not None:
-                for line in range(first_line, last_line):
+                for line in range(first, last):
                     start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
-                    painted_at = at + (line - first_line) * line_size * work.itemsize
+                    painted_at = at + (line - first) * line_size * work.itemsize
                     _finish(
-                        start,
-                        painted_at,
-                        (e1 - e0) // inner,
-                        inner,
-                        coords[line, rank],
-                        post,
-                        scale,
-                        shift,
-                        strides,
-                        buffer.ctypes.data,
-                        past_cache,
-                        work,
-                        like_out,
-                    )
-            elif past_cache:
-                stream(target[n] + offset * work.itemsize, at, count * work.itemsize)
+                        start, painted_at, (e1 - e0) // inner, inner, coords[line, rank], post, scale, shift, strides,
+                        buffer.ctypes.data, past_cache, work, like_out,
+                    )  # fmt: skip
+            elif staged:
+                take_over(target[n] + offset * size, at, count, True, work, work)
     if past_cache:
         fence()
+
+
+@njit(nogil=True)
+def _blend_onto(target, donor, count, take, like, work):
+    """Blend a donor of the input's type onto what has been painted."""
+    _onto(target, donor, count, take, like, work)
+
+
+def _onto(target, donor, count, take, like, work): ...
+
+
+@overload(_onto)
+def _onto_impl(target, donor, count, take, like, work):
+    if like.dtype == work.dtype:
+        return lambda target, donor, count, take, like, work: blend(target, target, donor, count, take, False, like, work)
+
+    def widened(target, donor, count, take, like, work):
+        # The painted unit is wider than the input: donors are widened a little at a time.
+        room = np.empty(256, work.dtype)
+        for start in range(0, count, 256):
+            some = min(256, count - start)
+            take_over(room.ctypes.data, donor + start * like.itemsize, some, False, like, work)
+            at = target + start * work.itemsize
+            blend(at, at, room.ctypes.data, some, take, False, work, work)
+
+    return widened

@@ -1,17 +1,203 @@
-"""Machine-level pieces that Numba has no words for: raw addresses, bit casts, half floats, stores past the cache."""
+"""Vector loops that Numba has no words for, written as LLVM: blends and copies of whole runs, stores past the cache.
+
+A loop takes 64 bytes of the result at a time, then smaller bites, then single elements: any length, any alignment.
+Where the chip has narrower vectors LLVM splits them. Element types are told by the Numba dtype of an empty array, as in
+``kernels``: uint16 stands for bfloat16 bits, int16 for float16 bits, uint32 and uint64 for ids.
+"""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
-_LANES = ir.VectorType(ir.IntType(32), 16)
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
+_STORED = {
+    types.float32: _F32, types.float64: _F64, types.uint8: ir.IntType(8), types.uint16: _I16, types.int16: _I16,
+    types.uint32: _I32, types.uint64: _I64,
+}  # fmt: skip
+_SIZE = {types.float32: 4, types.float64: 8, types.uint8: 1, types.uint16: 2, types.int16: 2, types.uint32: 4, types.uint64: 8}
+_LINE = 64
+
+
+class _Emit:
+    """The few vector instructions the loops are made of."""
+
+    def __init__(self, builder: Any) -> None:
+        self.b = builder
+
+    def splat(self, value: Any, lanes: int) -> Any:
+        one = self.b.insert_element(ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, ir.Constant(_I32, 0))
+        zeros = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
+        return self.b.shuffle_vector(one, ir.Constant(one.type, ir.Undefined), zeros)
+
+    def number(self, kind: Any, value: float, lanes: int) -> Any:
+        return ir.Constant(ir.VectorType(kind, lanes), [ir.Constant(kind, value)] * lanes)
+
+    def load(self, address: Any, index: Any, dtype: Any, lanes: int) -> Any:
+        kind = ir.VectorType(_STORED[dtype], lanes)
+        return self.b.load(self._at(address, index, dtype, kind), align=1)
+
+    def store(self, value: Any, address: Any, index: Any, dtype: Any, past_cache: bool) -> None:
+        store = self.b.store(value, self._at(address, index, dtype, value.type), align=_LINE if past_cache else 1)
+        if past_cache:
+            store.set_metadata("nontemporal", self.b.module.add_metadata([ir.Constant(_I32, 1)]))
+
+    def _at(self, address: Any, index: Any, dtype: Any, kind: Any) -> Any:
+        offset = self.b.mul(index, ir.Constant(_I64, _SIZE[dtype]))
+        return self.b.inttoptr(self.b.add(address, offset), kind.as_pointer())
+
+    def widen(self, value: Any, dtype: Any, wide: Any, lanes: int) -> Any:
+        """Stored elements as float32 or float64."""
+        single, double = ir.VectorType(_F32, lanes), ir.VectorType(_F64, lanes)
+        if dtype == types.uint16:
+            bits = self.b.shl(self.b.zext(value, ir.VectorType(_I32, lanes)), self.number(_I32, 16, lanes))
+            value = self.b.bitcast(bits, single)
+        elif dtype == types.int16:
+            value = self.b.fpext(self.b.bitcast(value, ir.VectorType(ir.HalfType(), lanes)), single)
+        elif dtype == types.uint8:
+            value = self.b.uitofp(value, single)
+        if wide == types.float64 and dtype != types.float64:
+            return self.b.fpext(value, double)
+        if wide == types.float32 and dtype == types.float64:
+            return self.b.fptrunc(value, single)
+        return value
+
+    def narrow(self, value: Any, dtype: Any, lanes: int) -> Any:
+        """float32 rounded to the stored type; float32 and float64 are stored as they are."""
+        if dtype == types.int16:
+            return self.b.bitcast(self.b.fptrunc(value, ir.VectorType(ir.HalfType(), lanes)), ir.VectorType(_I16, lanes))
+        if dtype != types.uint16:
+            return value
+        # bfloat16, halves to even; integer steps beat the chip's own conversion. A NaN must not round to infinity.
+        bits = self.b.bitcast(value, ir.VectorType(_I32, lanes))
+        sixteen = self.number(_I32, 16, lanes)
+        high = self.b.lshr(bits, sixteen)
+        odd = self.b.and_(high, self.number(_I32, 1, lanes))
+        even = self.b.lshr(self.b.add(bits, self.b.add(odd, self.number(_I32, 0x7FFF, lanes))), sixteen)
+        quiet = self.b.or_(high, self.number(_I32, 0x40, lanes))
+        return self.b.trunc(self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even), ir.VectorType(_I16, lanes))
+
+    def blend_bytes(self, own: Any, donor: Any, q: Any, lanes: int) -> Any:
+        """((2¹⁶ - q)·own + q·donor + 2¹⁵) >> 16 in 16-bit steps, for 0 < q < 2¹⁶.
+
+        With gap = donor - own it is own + (q·gap + 2¹⁵ >> 16). As a signed 16-bit number q is q' = q or q - 2¹⁶; the
+        product's high half, plus the top bit of its low half, is the rounded q'·gap >> 16; where q' fell short by
+        2¹⁶ the gap is added once more.
+        """
+        b, short = self.b, ir.VectorType(_I16, lanes)
+        one, other = b.zext(own, short), b.zext(donor, short)
+        gap = b.sub(other, one)
+        q16 = b.trunc(q, _I16)
+        times, again = self.splat(q16, lanes), self.splat(b.ashr(q16, ir.Constant(_I16, 15)), lanes)
+        wide = ir.VectorType(_I32, lanes)
+        product = b.mul(b.sext(gap, wide), b.sext(times, wide))
+        high = b.trunc(b.lshr(product, self.number(_I32, 16, lanes)), short)
+        carry = b.lshr(b.mul(gap, times), self.number(_I16, 15, lanes))
+        total = b.add(b.add(one, b.and_(gap, again)), b.add(high, carry))
+        return b.trunc(total, ir.VectorType(ir.IntType(8), lanes))
+
+
+def _loop(builder: Any, target: Any, count: Any, size: int, past_cache: Any, body: Callable[[Any, int, bool], None]) -> None:
+    """Run ``body(index, lanes, aligned)`` over 0..count in bites of 64 bytes, then smaller ones.
+
+    With ``past_cache`` a few single elements come first, until the target stands on a 64-byte line.
+    """
+    lanes = _LINE // size
+
+    def bites(first: Any, stop: Any, lanes: int, aligned: bool = False) -> Any:
+        whole = builder.and_(builder.sub(stop, first), ir.Constant(_I64, -lanes))
+        last = builder.add(first, whole)
+        with cgutils.for_range_slice(builder, first, last, ir.Constant(_I64, lanes), _I64) as (index, _):
+            body(index, lanes, aligned)
+        return last
+
+    def rest(first: Any) -> None:
+        for few in sorted({max(1, lanes // 8), 1}, reverse=True):
+            first = bites(first, count, few)
+
+    zero = ir.Constant(_I64, 0)
+    with builder.if_else(past_cache) as (streamed, cached):
+        with streamed:
+            gap = builder.and_(builder.neg(target), ir.Constant(_I64, _LINE - 1))
+            gap = builder.udiv(gap, ir.Constant(_I64, size))
+            head = builder.select(builder.icmp_signed("<", gap, count), gap, count)
+            rest(bites(bites(zero, head, 1), count, lanes, aligned=True))
+        with cached:
+            rest(bites(zero, count, lanes))
+
+
+@intrinsic
+def blend(typingctx: Any, target: Any, own: Any, donor: Any, count: Any, take: Any, past_cache: Any, like: Any, work: Any) -> Any:
+    """target = (1 - take)·own + take·donor for ``count`` elements; own may be the target. Bytes by DESIGN's integers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, one, other, many, share, past, *_ = args
+        kind, result = like.dtype, work.dtype
+        emit = _Emit(builder)
+        whole_bytes = kind == result == types.uint8
+        wide = types.float64 if result == types.float64 else types.float32
+        if whole_bytes:
+            scaled = builder.fmul(builder.fpext(share, _F64), ir.Constant(_F64, 65536.0))
+            rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F64, [_F64]), "llvm.rint.f64")
+            q = builder.fptosi(builder.call(rint, [scaled]), _I32)
+        elif wide == types.float64:
+            share = builder.fpext(share, _F64)
+        keep = None if whole_bytes else builder.fsub(ir.Constant(share.type, 1.0), share)
+
+        def body(index: Any, lanes: int, aligned: bool) -> None:
+            a, b = (emit.load(address, index, kind, lanes) for address in (one, other))
+            if whole_bytes:
+                mixed = emit.blend_bytes(a, b, q, lanes)
+            else:
+                a, b = (emit.widen(v, kind, wide, lanes) for v in (a, b))
+                mixed = builder.fadd(builder.fmul(a, emit.splat(keep, lanes)), builder.fmul(b, emit.splat(share, lanes)))
+                mixed = emit.narrow(mixed, result, lanes)
+            emit.store(mixed, to, index, result, aligned)
+
+        if kind in (types.uint32, types.uint64):
+            return context.get_dummy_value()  # ids are never blended: execute has refused it
+        _loop(builder, to, many, _SIZE[result], past, body)
+        return context.get_dummy_value()
+
+    whole = types.int64
+    return types.void(whole, whole, whole, whole, types.float32, types.boolean, like, work), codegen
+
+
+@intrinsic
+def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: Any, like: Any, work: Any) -> Any:
+    """target = source for ``count`` elements, from the type of ``like`` to that of ``work``; they must not overlap."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, start, many, past, *_ = args
+        kind, result, emit = like.dtype, work.dtype, _Emit(builder)
+        wide = types.float64 if result == types.float64 else types.float32
+
+        def body(index: Any, lanes: int, aligned: bool) -> None:
+            value = emit.load(start, index, kind, lanes)
+            if kind != result:
+                value = emit.narrow(emit.widen(value, kind, wide, lanes), result, lanes)
+            emit.store(value, to, index, result, aligned)
+
+        if kind == result:
+            with builder.if_else(past) as (streamed, cached):
+                with streamed:
+                    _loop(builder, to, many, _SIZE[result], ir.Constant(ir.IntType(1), 1), body)
+                with cached:
+                    pointers = [builder.inttoptr(a, cgutils.voidptr_t) for a in (to, start)]
+                    cgutils.raw_memcpy(builder, *pointers, many, _SIZE[result])
+        else:
+            _loop(builder, to, many, _SIZE[result], past, body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.boolean, like, work), codegen
 
 
 @intrinsic
@@ -22,32 +208,6 @@ def pointer(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), codegen
-
-
-@intrinsic
-def copy_bytes(typingctx: Any, target: Any, source: Any, count: Any) -> Any:
-    """memcpy between two addresses that do not overlap."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, start = (builder.inttoptr(a, cgutils.voidptr_t) for a in args[:2])
-        cgutils.raw_memcpy(builder, to, start, args[2], 1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _stream_lane(typingctx: Any, target: Any, source: Any) -> Any:
-    """Move 64 bytes to a 64-byte aligned address without reading it into the cache first."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, start = (builder.inttoptr(a, _LANES.as_pointer()) for a in args)
-        value = builder.load(start, align=1)
-        store = builder.store(value, to, align=64)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -64,53 +224,25 @@ def fence(typingctx: Any) -> Any:
 
 
 @intrinsic
-def float_of_bits(typingctx: Any, bits: Any) -> Any:
-    """uint32 bits as the float32 they spell."""
+def load_one(typingctx: Any, value: Any) -> Any:
+    """One stored element as a float."""
+    wide = types.float64 if value == types.float64 else types.float32
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.FloatType())
+        emit = _Emit(builder)
+        vector = emit.splat(args[0], 1)
+        return builder.extract_element(emit.widen(vector, value, wide, 1), ir.Constant(_I32, 0))
 
-    return types.float32(types.uint32), codegen
+    return wide(value), codegen
 
 
 @intrinsic
-def bits_of_float(typingctx: Any, value: Any) -> Any:
-    """The bits of a float32."""
+def half_bits(typingctx: Any, value: Any, like: Any) -> Any:
+    """A float32 rounded to the bits of the half type that ``like`` stands for."""
+    kind = like.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(32))
+        emit = _Emit(builder)
+        return builder.extract_element(emit.narrow(emit.splat(args[0], 1), kind, 1), ir.Constant(_I32, 0))
 
-    return types.uint32(types.float32), codegen
-
-
-@intrinsic
-def float_of_half(typingctx: Any, bits: Any) -> Any:
-    """int16 bits of a float16 as float32."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.int16), codegen
-
-
-@intrinsic
-def half_of_float(typingctx: Any, value: Any) -> Any:
-    """A float32 rounded to float16, as int16 bits."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
-
-    return types.int16(types.float32), codegen
-
-
-@njit(nogil=True)
-def stream(target: int, source: int, count: int) -> None:
-    """Copy ``count`` bytes to memory that will not be read soon, past the cache; the caller fences once at the end."""
-    head = min((-target) & 63, count)
-    if head:
-        copy_bytes(target, source, head)
-    stop = head + ((count - head) & ~63)
-    for at in range(head, stop, 64):
-        _stream_lane(target + at, source + at)
-    if stop < count:
-        copy_bytes(target + stop, source + stop, count - stop)
+    return kind(types.float32, like), codegen
