@@ -24,7 +24,14 @@ def area(box: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return (box[..., 1::2] - box[..., 0::2]).prod(-1) / float(np.prod(shape))
 
 
-def placed(rng: np.random.Generator, shape: tuple[int, ...], size: np.ndarray, edge: str, at: Any = None) -> np.ndarray:
+def placed(
+    rng: np.random.Generator,
+    shape: tuple[int, ...],
+    size: np.ndarray,
+    edge: str,
+    at: Any = None,
+    unit: np.ndarray | None = None,
+) -> np.ndarray:
     """Lay boxes of a size at a random place.
 
     Args:
@@ -33,17 +40,22 @@ def placed(rng: np.random.Generator, shape: tuple[int, ...], size: np.ndarray, e
         size: (..., R) whole numbers, the sides.
         edge: "clip": the centre is any pixel and what hangs over is cut off. "inside": every box lies within, each
             place as likely as any other.
-        at: (..., R) the centre ("clip") or the first corner ("inside") in place of a draw.
+        at: (..., R) the centre ("clip") or the first corner ("inside") in place of a draw; each box its own.
+        unit: (n,) the unit of each row: rows of one unit share the place that is drawn. None: each row its own.
 
     Returns:
         (..., 2R) boxes. A side of 2m + 1 reaches m before its centre and m + 1 from it on: it keeps its length.
     """
     extent = np.array(shape)
+    if at is None:
+        place = rng.integers(0, extent - size + 1 if edge == "inside" else extent, size.shape)
+        place = place if unit is None else place[unit]
+    else:
+        place = given_place(at, size.shape)
     if edge == "inside":
-        start = rng.integers(0, extent - size + 1) if at is None else given_place(at, size.shape)
-        return interleaved(np.clip(start, 0, extent - size), np.clip(start, 0, extent - size) + size)
-    centre = rng.integers(0, extent, size.shape) if at is None else given_place(at, size.shape)
-    start = centre - size // 2
+        start = np.clip(place, 0, extent - size)
+        return interleaved(start, start + size)
+    start = place - size // 2
     return interleaved(np.clip(start, 0, extent), np.clip(start + size, 0, extent))
 
 

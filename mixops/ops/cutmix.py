@@ -24,7 +24,7 @@ class CutMix(Operator):
 
     Args:
         alpha: concentration of the Beta, 0 or more; 0 is plain training.
-        minmax: (low, high) shares of the extent within (0, 1]; each side is then drawn for itself, evenly, instead of from λ.
+        minmax: (low, high) shares of the extent within (0, 1]; each side is then drawn evenly for itself, not from λ.
         per: "batch" (one box), "pair" (rows that exchange share one) or "sample" (one a row).
         pairing: "random", "derange", "roll", "flip", "same_class", "other_class".
         edge: "clip" (any pixel is the centre, what hangs over is cut off; pastes 32 % on average at alpha 1) or
@@ -73,7 +73,7 @@ class CutMix(Operator):
             object.__setattr__(self, "minmax", check_range("CutMix", "minmax", self.minmax, 0, 1))
             if self.label == "nominal":
                 raise MixValueError(
-                    'CutMix(minmax=..., label="nominal"): sides drawn for themselves have no nominal λ; use label="area"'
+                    'CutMix(minmax=..., label="nominal"): sides drawn on their own have no nominal λ; use label="area"'
                 )
 
     @property
@@ -101,12 +101,8 @@ class CutMix(Operator):
         if box is not None:
             boxes = given_boxes(box, spec.n, spec.shape)
         else:
-            size = self._sides(rng, spec, own) if self.minmax is None else self._free_sides(rng, spec)
-            boxes = (
-                placed(rng, spec.shape, size[unit], self.edge, at)[unit]
-                if spec.n
-                else np.zeros((0, 2 * len(spec.shape)), int)
-            )
+            size = self._sides(spec, own) if self.minmax is None else self._free_sides(rng, spec)[unit]
+            boxes = placed(rng, spec.shape, size, self.edge, at, unit)
         pasted = area(boxes, spec.shape)
         on = (
             kept(rng, self.p, unit)
@@ -119,7 +115,7 @@ class CutMix(Operator):
             np.arange(spec.n), donors[:, None], boxes, boxes, on.astype(np.float32)[:, None], weight, spec.shape
         )
 
-    def _sides(self, rng: np.random.Generator, spec: Spec, own: np.ndarray) -> np.ndarray:
+    def _sides(self, spec: Spec, own: np.ndarray) -> np.ndarray:
         ratio = np.sqrt(1 - own) if len(spec.shape) == 2 else (1 - own) ** (1 / len(spec.shape))
         return np.floor(ratio[:, None] * np.array(spec.shape)).astype(np.int64)
 

@@ -69,7 +69,7 @@ class Cutout(Operator):
             object.__setattr__(self, "size", check_count("Cutout", "size", self.size, 1))
         elif not check_number("Cutout", "fraction", self.fraction, 0, 1):
             raise MixValueError("Cutout(fraction=0): expected a share above 0; to paint nothing, leave Cutout out")
-        check_count("Cutout", "count", self.count, 1)
+        object.__setattr__(self, "count", check_count("Cutout", "count", self.count, 1))
         check_choice("Cutout", "per", self.per, ("batch", "sample"))
         check_choice("Cutout", "edge", self.edge, EDGES)
         value = check_fill_value(self.fill)
@@ -83,7 +83,7 @@ class Cutout(Operator):
         if box is not None:
             boxes = np.broadcast_to(given_boxes(box, n, spec.shape)[:, None], (n, k, 2 * len(size)))
         else:
-            boxes = self._placed(rng, spec.shape, np.broadcast_to(size, (n, k, len(size))), at)[unit]
+            boxes = placed(rng, spec.shape, np.broadcast_to(size, (n, k, len(size))), self.edge, at, unit)
         on = np.broadcast_to(kept(rng, self.p, unit)[:, None], (n, k))
         boxes = np.where(on[..., None], boxes, 0)
         return Plan(
@@ -96,9 +96,6 @@ class Cutout(Operator):
             spec.shape,
             Fills.of(self.fill),
         )
-
-    def _placed(self, rng: np.random.Generator, shape: tuple[int, ...], size: np.ndarray, at: Any) -> np.ndarray:
-        return placed(rng, shape, size, self.edge, at)
 
     def _sides(self, spec: Spec) -> np.ndarray:
         extent = np.array(spec.shape, np.int64)

@@ -47,8 +47,8 @@ class RandomErasing(Operator):
         Zhong, Zheng, Kang, Li, Yang, "Random Erasing Data Augmentation", AAAI 2020, algorithm 1.
 
     Differs from it:
-        The aspect is log-uniform, so that tall and flat are equally likely (as in timm and torchvision; the authors draw
-        it uniformly), the area reaches 1/3 rather than 0.4, and there are 10 tries rather than 100. On one axis only
+        The aspect is log-uniform, so that tall and flat are equally likely (as in timm and torchvision; the authors
+        draw it uniformly), the area reaches 1/3 rather than 0.4, and there are 10 tries rather than 100. On one axis only
         the area counts.
     """
 
@@ -71,8 +71,8 @@ class RandomErasing(Operator):
         object.__setattr__(self, "aspect", check_range(name, "aspect", self.aspect, 0, np.inf))
         if not self.area[1] or not self.aspect[0]:
             raise MixValueError(f"{self!r}: expected an area and an aspect above 0")
-        check_count(name, "tries", self.tries, 1)
-        check_count(name, "count", self.count, 1)
+        object.__setattr__(self, "tries", check_count(name, "tries", self.tries, 1))
+        object.__setattr__(self, "count", check_count(name, "count", self.count, 1))
         check_choice(name, "per", self.per, ("batch", "sample"))
         check_choice(name, "noise", self.noise, NOISES)
         object.__setattr__(self, "std", check_number(name, "std", self.std, 0))
