@@ -1,0 +1,483 @@
+"""What each operator decides: who mixes with whom, where, how strongly; and what holds for all of them."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import data
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mixops as mx
+from mixops.streams import child_streams
+
+SHAPE = (12, 10)
+OPERATORS: dict[str, mx.Operator] = {
+    "Mixup": mx.Mixup(0.8, per="sample"),
+    "CutMix": mx.CutMix(1.0, per="sample", edge="inside"),
+    "Cutout": mx.Cutout(4, count=2, fill=(1, 2, 3)),
+    "RandomErasing": mx.RandomErasing(noise="pixel", count=2),
+    "OneOf": mx.OneOf([mx.Mixup(0.8), mx.CutMix(1.0)], p=[0.5, 0.4]),
+    "OneOf-sample": mx.OneOf([mx.Mixup(0.8), mx.Cutout(3)], per="sample"),
+    "Chain": mx.OneOf([mx.Mixup(0.8), mx.CutMix(1.0)], p=[0.5, 0.5]) | mx.Cutout(size=4),
+    "Chain-steps": mx.CutMix() | mx.Mixup(0.8) | mx.Cutout(fraction=0.25),
+    "Sometimes": mx.Sometimes(mx.CutMix(per="pair", pairing="flip"), 0.3, per="sample"),
+    "Sometimes-always": mx.Sometimes(mx.Mixup(), 1.0),
+}
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def steps(plan: Any) -> list[mx.Plan]:
+    return list(plan.plans) if isinstance(plan, mx.PlanSequence) else [plan]
+
+
+def labels_for(op: mx.Operator, n: int) -> dict[str, Any]:
+    return {"labels": np.arange(n) % 3} if "labels" in op.needs else {}
+
+
+# -- what holds for all ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_repr_is_python_that_makes_the_operator_again(name: str) -> None:
+    op = OPERATORS[name]
+    assert eval(repr(op), vars(mx).copy()) == op  # the text is our own
+    assert hash(eval(repr(op), vars(mx).copy())) == hash(op)
+
+
+def test_counts_given_as_numpy_numbers_print_as_plain_ones() -> None:
+    op = mx.Cutout(np.int64(3), count=np.int64(2), p=np.float64(0.5))
+    assert repr(op) == "Cutout(p=0.5, size=3, count=2)"
+    assert "np." not in repr(mx.RandomErasing(tries=np.int64(3), count=np.int64(2), area=(np.float32(0.5), 1)))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_an_operator_is_frozen(name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        OPERATORS[name].p = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_same_generator_draws_the_same_plan_and_another_one_another(name: str) -> None:
+    spec = mx.Spec(16, SHAPE)
+    assert OPERATORS[name].draw(rng(3), spec) == OPERATORS[name].draw(rng(3), spec)
+    assert any(OPERATORS[name].draw(rng(3), spec) != OPERATORS[name].draw(rng(s), spec) for s in (4, 5, 6))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_k_rank_and_steps_never_depend_on_chance(name: str) -> None:
+    op = OPERATORS[name]
+    drawn = [op.draw(rng(seed), mx.Spec(6, SHAPE)) for seed in range(30)]
+    drawn.append(op.draw(rng(), mx.Spec(6, SHAPE, training=False)))
+    assert {tuple((p.k, p.shape, type(p)) for p in steps(plan)) for plan in drawn}.__len__() == 1
+    assert len(steps(drawn[0])) == op.steps
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("n", [0, 1, 2, 7])
+def test_any_number_of_rows_draws_a_valid_plan(name: str, n: int) -> None:
+    plan = OPERATORS[name].draw(rng(), mx.Spec(n, SHAPE))
+    assert plan.n == n
+    plan.validate(n)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_it_is_off_in_evaluation_and_from_its_last_epoch_on(name: str) -> None:
+    op = OPERATORS[name]
+    assert op.draw(rng(), mx.Spec(6, SHAPE, training=False)).is_identity
+    if isinstance(op, mx.Sometimes):
+        ending: mx.Operator = mx.Sometimes(op.ops[0], op.p, per=op.per, until=95)
+    else:
+        ending = replace(op, until=95)
+    assert ending.draw(rng(3), mx.Spec(6, SHAPE, epoch=94)) == op.draw(rng(3), mx.Spec(6, SHAPE))
+    for epoch in (95, 96, 1000):
+        assert ending.draw(rng(), mx.Spec(6, SHAPE, epoch=epoch)).is_identity
+    with pytest.raises(mx.MixError, match="epoch"):
+        ending.draw(rng(), mx.Spec(6, SHAPE))
+
+
+def test_the_defaults_are_those_of_the_contract() -> None:
+    def default(cls: type, name: str) -> Any:
+        return inspect.signature(cls).parameters[name].default
+
+    assert default(mx.Mixup, "per") == default(mx.CutMix, "per") == default(mx.OneOf, "per") == "batch"
+    assert default(mx.Cutout, "per") == default(mx.RandomErasing, "per") == "sample"
+    assert default(mx.Mixup, "pairing") == default(mx.CutMix, "pairing") == "random"
+    assert default(mx.CutMix, "edge") == default(mx.Cutout, "edge") == "clip"
+    assert all(default(c, "p") == 1.0 for c in (mx.Mixup, mx.CutMix, mx.Cutout, mx.RandomErasing))
+    erasing = mx.RandomErasing()
+    assert (erasing.area, erasing.aspect, erasing.tries, erasing.count) == ((0.02, 1 / 3), (0.3, 3.3), 10, 1)
+    assert not mx.Mixup().fold
+
+
+# -- pairings ----------------------------------------------------------------------------------------------------------
+
+MIXING = [mx.Mixup, mx.CutMix]
+
+
+def partner_of(op: mx.Operator, n: int, seed: int = 0, **evidence: Any) -> np.ndarray:
+    return np.asarray(steps(op.draw(rng(seed), mx.Spec(n, SHAPE), **evidence))[0].partner[:, 0])
+
+
+@pytest.mark.parametrize("cls", MIXING)
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_fixed_pairings(cls: Any, n: int) -> None:
+    np.testing.assert_array_equal(partner_of(cls(pairing="roll"), n), (np.arange(n) - 1) % n)
+    np.testing.assert_array_equal(partner_of(cls(pairing="flip"), n), np.arange(n)[::-1])
+
+
+@pytest.mark.parametrize("cls", MIXING)
+@pytest.mark.parametrize("n", [1, 2, 3, 9])
+def test_random_pairings_are_permutations_and_derange_leaves_no_row_alone(cls: Any, n: int) -> None:
+    for seed in range(20):
+        for pairing in ("random", "derange"):
+            partner = partner_of(cls(pairing=pairing), n, seed)
+            assert sorted(partner) == list(range(n))
+        if n > 1:
+            assert (partner != np.arange(n)).all()
+
+
+@pytest.mark.parametrize("cls", MIXING)
+@pytest.mark.parametrize("form", ["ids", "one-hot", "list"])
+def test_pairings_by_class_keep_to_the_classes(cls: Any, form: str) -> None:
+    ids = np.array([0, 0, 1, 2, 2, 2, 0, 1, 5])
+    labels = {"ids": ids, "one-hot": np.eye(6)[ids], "list": ids.tolist()}[form]
+    for seed in range(20):
+        same = partner_of(cls(pairing="same_class"), 9, seed, labels=labels)
+        other = partner_of(cls(pairing="other_class"), 9, seed, labels=labels)
+        assert (ids[same] == ids).all()
+        assert (same[:8] != np.arange(8)).all(), "a row with a classmate meets it"
+        assert (ids[other] != ids).all()
+    one = np.zeros(4, int)
+    np.testing.assert_array_equal(partner_of(cls(pairing="other_class"), 4, labels=one), np.arange(4))
+
+
+@pytest.mark.parametrize("cls", MIXING)
+@pytest.mark.parametrize("pairing", ["random", "flip", "derange"])
+def test_pairs_exchange_and_share_what_is_drawn(cls: Any, pairing: str) -> None:
+    for n in (2, 7, 8):
+        plan = cls(per="pair", pairing=pairing).draw(rng(), mx.Spec(n, SHAPE))
+        partner = plan.partner[:, 0]
+        np.testing.assert_array_equal(partner[partner], np.arange(n))
+        np.testing.assert_array_equal(plan.opacity[partner], plan.opacity)
+        np.testing.assert_array_equal(plan.box[partner], plan.box)
+        np.testing.assert_array_equal(plan.lam[partner], plan.lam)
+
+
+@pytest.mark.parametrize("cls", MIXING)
+def test_per_says_who_shares_a_draw(cls: Any) -> None:
+    def different(per: str) -> int:
+        plan = (
+            cls(per=per, edge="inside").draw(rng(), mx.Spec(40, (64, 64)))
+            if cls is mx.CutMix
+            else cls(per=per).draw(rng(), mx.Spec(40))
+        )
+        return len({(o.tobytes(), b.tobytes()) for o, b in zip(plan.opacity, plan.box, strict=True)})
+
+    assert different("batch") == 1
+    assert different("pair") == 20
+    assert different("sample") == 40
+
+
+# -- Mixup -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lam", [0.75, 0.0, 1.0, [0.0, 0.25, 0.5, 1.0]])
+@pytest.mark.parametrize("per", ["batch", "pair", "sample"])
+def test_mixup_takes_lam_and_partner_in_place_of_a_draw(lam: Any, per: str) -> None:
+    plan = mx.Mixup(per=per).draw(rng(), mx.Spec(4), lam=lam, partner=[1, 0, 3, 2])
+    np.testing.assert_array_equal(plan.partner[:, 0], [1, 0, 3, 2])
+    np.testing.assert_allclose(plan.lam, np.broadcast_to(np.float32(lam), 4))
+    np.testing.assert_array_equal(plan.opacity, plan.weight)
+    assert (plan.shape, plan.k) == ((), 1)
+
+
+def test_mixup_folds_to_the_larger_share() -> None:
+    plan = mx.Mixup(fold=True).draw(rng(), mx.Spec(4), lam=[0.1, 0.5, 0.9, 0.0])
+    np.testing.assert_allclose(plan.lam, [0.9, 0.5, 0.9, 1.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("op", [mx.Mixup(0), mx.Mixup(0, per="sample"), mx.CutMix(0), mx.Mixup(0) | mx.CutMix(0)])
+def test_alpha_0_is_plain_training(op: mx.Operator) -> None:
+    assert op.draw(rng(), mx.Spec(5, SHAPE)).is_identity
+
+
+# -- CutMix ------------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.floats(0, 1),
+    st.lists(st.integers(2, 30), min_size=1, max_size=3),
+    st.sampled_from(["clip", "inside"]),
+    st.integers(0, 99),
+)
+def test_a_cutmix_box_has_the_sides_of_lam_and_the_label_its_area(
+    lam: float, extents: list[int], edge: str, seed: int
+) -> None:
+    shape = tuple(extents)
+    plan = mx.CutMix(edge=edge, per="sample").draw(rng(seed), mx.Spec(3, shape), lam=lam)
+    ratio = np.sqrt(1 - lam) if len(shape) == 2 else (1 - lam) ** (1 / len(shape))
+    for n in range(3):
+        box = plan.box[n, 0].reshape(-1, 2)
+        sides, area = [int(s * ratio) for s in shape], 1.0
+        for (start, stop), side, extent in zip(box, sides, shape, strict=True):
+            assert stop - start == side if edge == "inside" and plan.opacity[n, 0] else stop - start <= side
+            area *= (stop - start) / extent
+        assert plan.weight[n, 0] == np.float32(area)
+        assert plan.opacity[n, 0] == (area > 0)
+    np.testing.assert_array_equal(plan.donor, plan.box)
+
+
+@pytest.mark.parametrize("edge", ["clip", "inside"])
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_cutmix_takes_a_share_and_a_place_for_each_row(edge: str, per: str) -> None:
+    lam, at = [0.75, 0.0, 0.36, 1.0], [[5, 5], [5, 5], [2, 4], [0, 0]]
+    plan = mx.CutMix(per=per, edge=edge).draw(rng(), mx.Spec(4, (10, 10)), lam=lam, at=at)
+    if edge == "clip":
+        wanted = [[3, 8, 3, 8], [0, 10, 0, 10], [0, 6, 0, 8], [0, 0, 0, 0]]
+    else:
+        wanted = [[5, 10, 5, 10], [0, 10, 0, 10], [2, 10, 2, 10], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(plan.box[:, 0], wanted)
+    areas = [(b[1] - b[0]) * (b[3] - b[2]) / 100 for b in wanted]
+    np.testing.assert_allclose(plan.lam, 1 - np.array(areas), atol=1e-6)
+
+
+@pytest.mark.parametrize("edge", ["clip", "inside"])
+def test_cutmix_with_a_share_for_each_row_gives_each_its_own_sides(edge: str) -> None:
+    lam = np.array([0.75, 0.0, 0.36, 1.0, 0.96])
+    for seed in range(10):
+        plan = mx.CutMix(edge=edge, label="nominal").draw(rng(seed), mx.Spec(5, (10, 10)), lam=lam)
+        sides = plan.box[:, 0, 1::2] - plan.box[:, 0, 0::2]
+        assert (sides <= np.array([5, 10, 8, 0, 2])[:, None]).all()
+        if edge == "inside":
+            np.testing.assert_array_equal(sides, np.repeat([[5], [10], [8], [0], [2]], 2, 1))
+            np.testing.assert_allclose(plan.lam, [0.75, 0.0, 0.36, 1.0, 0.96], atol=1e-6)
+
+
+def test_cutmix_labels_by_the_nominal_share_on_request() -> None:
+    plan = mx.CutMix(label="nominal").draw(rng(), mx.Spec(2, (10, 10)), lam=0.3, at=[0, 0])
+    np.testing.assert_allclose(plan.lam, [0.3, 0.3], rtol=1e-6)
+
+
+def test_cutmix_takes_boxes_for_all_or_for_each_row() -> None:
+    one = mx.CutMix().draw(rng(), mx.Spec(2, (8, 8)), box=[0, 4, 0, 8], partner=[1, 0])
+    np.testing.assert_array_equal(one.lam, [0.5, 0.5])
+    each = mx.CutMix(per="batch").draw(rng(), mx.Spec(2, (8, 8)), box=[[0, 4, 0, 8], [0, 8, 0, 8]])
+    np.testing.assert_array_equal(each.lam, [0.5, 0.0])
+    np.testing.assert_array_equal(each.box[:, 0], [[0, 4, 0, 8], [0, 8, 0, 8]])
+
+
+def test_cutmix_minmax_draws_each_side_for_itself() -> None:
+    plan = mx.CutMix(minmax=(0.25, 0.5), edge="inside", per="sample").draw(rng(), mx.Spec(400, (40, 20)))
+    sides = plan.box[:, 0, 1::2] - plan.box[:, 0, 0::2]
+    assert set(sides[:, 0]) == set(range(10, 21))
+    assert set(sides[:, 1]) == set(range(5, 11))
+    assert abs(np.corrcoef(sides.T)[0, 1]) < 0.2
+
+
+# -- Cutout and RandomErasing ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 100])
+@pytest.mark.parametrize("edge", ["clip", "inside"])
+def test_cutout_holes_have_their_size_and_never_change_targets(size: int, edge: str) -> None:
+    plan = mx.Cutout(size, count=3, edge=edge).draw(rng(), mx.Spec(50, SHAPE))
+    sides = plan.box[..., 1::2] - plan.box[..., 0::2]
+    whole = np.minimum(size, SHAPE)
+    assert (sides <= whole).all()
+    assert (sides > 0).all()
+    if edge == "inside":
+        assert (sides == whole).all()
+    assert (plan.lam == 1).all()
+    assert (plan.partner < 0).all()
+    assert plan.k == 3
+
+
+def test_cutout_reaches_half_its_size_around_the_centre() -> None:
+    def box(size: int, at: list[int]) -> list[int]:
+        return mx.Cutout(size).draw(rng(), mx.Spec(1, (9, 9)), at=at).box[0, 0].tolist()
+
+    assert box(4, [4, 4]) == [2, 6, 2, 6]
+    assert box(5, [4, 4]) == [2, 7, 2, 7]
+    assert box(4, [0, 8]) == [0, 2, 6, 9]
+    assert box(1, [0, 8]) == [0, 1, 8, 9]
+
+
+def test_cutout_sizes_by_axis_and_by_fraction() -> None:
+    by_axis = mx.Cutout((2, 5), edge="inside").draw(rng(), mx.Spec(3, SHAPE))
+    assert (by_axis.box[..., 1::2] - by_axis.box[..., 0::2] == [2, 5]).all()
+    fraction = mx.Cutout(fraction=0.5, edge="inside").draw(rng(), mx.Spec(3, (12, 9)))
+    assert (fraction.box[..., 1::2] - fraction.box[..., 0::2] == [6, 5]).all()
+
+
+@pytest.mark.parametrize("op", [mx.Cutout(3), mx.RandomErasing()])
+def test_per_batch_makes_the_same_holes_in_every_row(op: mx.Operator) -> None:
+    plan = replace(op, per="batch").draw(rng(), mx.Spec(9, SHAPE))
+    assert len(np.unique(plan.box, axis=0)) == 1
+    assert len(np.unique(op.draw(rng(), mx.Spec(9, SHAPE)).box, axis=0)) > 1
+
+
+def test_cutout_takes_a_place_for_each_row_whatever_per_says() -> None:
+    at = np.array([[[1, 1]], [[5, 5]], [[9, 9]]])
+    for per in ("batch", "sample"):
+        plan = mx.Cutout(2, per=per).draw(rng(), mx.Spec(3, (10, 10)), at=at)
+        np.testing.assert_array_equal(plan.box[:, 0], [[0, 2, 0, 2], [4, 6, 4, 6], [8, 10, 8, 10]])
+
+
+def test_erasing_keeps_within_the_image_and_its_area_and_aspect() -> None:
+    plan = mx.RandomErasing(area=(0.1, 0.2), aspect=(0.5, 2.0)).draw(rng(), mx.Spec(500, (100, 80)))
+    on = plan.opacity[:, 0] > 0
+    sides = (plan.box[on, 0, 1::2] - plan.box[on, 0, 0::2]).astype(float)
+    assert on.all()
+    assert (sides < [100, 80]).all()
+    assert (sides.prod(1) / 8000 > 0.1 * 0.95).all()
+    assert (sides.prod(1) / 8000 < 0.2 * 1.05).all()
+    assert ((sides[:, 0] / sides[:, 1] > 0.5 * 0.93) & (sides[:, 0] / sides[:, 1] < 2 * 1.07)).all()
+    assert (plan.lam == 1).all()
+
+
+def test_erasing_that_fits_nowhere_leaves_the_row() -> None:
+    plan = mx.RandomErasing(area=(0.9, 1.0), aspect=(50, 60)).draw(rng(), mx.Spec(20, (10, 10)))
+    assert plan.is_identity
+
+
+def test_erasing_shares_its_area_among_its_rectangles() -> None:
+    plan = mx.RandomErasing(area=(0.3, 0.3), aspect=(1, 1), count=3).draw(rng(), mx.Spec(50, (100, 100)))
+    sides = plan.box[..., 1::2] - plan.box[..., 0::2]
+    np.testing.assert_array_equal(sides[plan.opacity > 0], 32)
+
+
+@pytest.mark.parametrize("noise", ["channel", "pixel"])
+def test_every_patch_of_noise_has_a_key_of_its_own_that_the_plan_keeps(noise: str) -> None:
+    op = mx.RandomErasing(noise=noise, count=2, area=(0.1, 0.2))
+    plan = op.draw(rng(), mx.Spec(6, (20, 20)))
+    keys = {plan.fills[int(-1 - i)].key for i in plan.partner.ravel()}
+    assert len(keys) == 12
+    x = data("float32", (6, 3, 20, 20))
+    np.testing.assert_array_equal(
+        mx.mix(x, plan, "b c h w"), mx.mix(x, op.draw(rng(), mx.Spec(6, (20, 20))), "b c h w")
+    )
+    same = mx.RandomErasing(noise=noise, per="batch").draw(rng(), mx.Spec(6, (20, 20)))
+    assert len(set(same.partner.ravel().tolist())) == 1
+
+
+# -- combinators -------------------------------------------------------------------------------------------------------
+
+
+def test_a_bar_is_a_chain_however_it_is_bracketed() -> None:
+    a, b, c = mx.Mixup(0.8), mx.CutMix(1.0), mx.Cutout(4)
+    assert (a | b) | c == a | (b | c) == mx.Chain([a, b, c])
+    spec = mx.Spec(6, SHAPE)
+    assert ((a | b) | c).draw(rng(), spec) == mx.Chain([a, b, c]).draw(rng(), spec)
+
+
+@pytest.mark.parametrize("first", [mx.Mixup(0.8), mx.CutMix(per="sample"), mx.Cutout(5, fill=(1, 2, 3))])
+def test_a_chain_means_one_operator_after_the_other(first: mx.Operator) -> None:
+    x, spec = data("float32", (6, 3, *SHAPE)), mx.Spec(6, SHAPE)
+    for later in (
+        [mx.Cutout(3, fill=9)],
+        [mx.Cutout(3), mx.RandomErasing(noise="pixel")],
+        [mx.Mixup(), mx.Cutout(4)],
+        [mx.CutMix()],
+    ):
+        chain = mx.Chain([first, *later])
+        plan = chain.draw(rng(7), spec)
+        wanted = x
+        for op, stream in zip(chain.ops, child_streams(rng(7), len(chain.ops)), strict=True):
+            wanted = mx.mix(wanted, op.draw(stream, spec), "b c h w")
+        np.testing.assert_array_equal(mx.mix(x, plan, "b c h w"), wanted)
+
+
+def test_fills_join_the_plan_before_them_and_mixing_what_was_mixed_starts_a_step() -> None:
+    spec = mx.Spec(4, SHAPE)
+    assert isinstance((mx.Mixup() | mx.Cutout(3) | mx.RandomErasing()).draw(rng(), spec), mx.Plan)
+    twice = (mx.CutMix() | mx.Cutout(3) | mx.Mixup() | mx.Cutout(2)).draw(rng(), spec)
+    assert isinstance(twice, mx.PlanSequence)
+    assert [p.k for p in twice] == [2, 2]
+    inside = mx.OneOf([mx.Mixup() | mx.CutMix(), mx.Cutout(2)]).draw(rng(), spec)
+    assert isinstance(inside, mx.PlanSequence)
+    assert len(inside.plans) == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_appending_an_operator_shifts_no_other_draw(seed: int) -> None:
+    spec, a, b, c = mx.Spec(5, SHAPE), mx.CutMix(), mx.Mixup(per="sample"), mx.Cutout(3)
+    short, long = (mx.Chain(ops).draw(rng(seed), spec) for ops in ([a, b], [a, b, mx.Mixup()]))
+    assert list(long)[:2] == list(short)
+    after = rng(seed), rng(seed)
+    mx.Chain([a, b]).draw(after[0], spec), mx.Chain([a, b, c]).draw(after[1], spec)
+    assert after[0].random() == after[1].random()
+    for per in ("batch", "sample"):
+        two = mx.OneOf([a, c], p=[0.4, 0.4], per=per).draw(rng(seed), spec)
+        three = mx.OneOf([a, c, mx.Cutout(2)], p=[0.4, 0.4, 0], per=per).draw(rng(seed), spec)
+        x = data("float32", (5, 3, *SHAPE))
+        np.testing.assert_array_equal(mx.mix(x, two, "b c h w"), mx.mix(x, three, "b c h w"))
+        np.testing.assert_array_equal(two.lam, three.lam)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_row_of_one_of_per_sample_is_that_row_of_the_plan_of_its_choice(seed: int) -> None:
+    spec = mx.Spec(12, SHAPE)
+    op = mx.OneOf(
+        [mx.Mixup(0.8, per="sample"), mx.CutMix(per="sample"), mx.Cutout(3, fill=5)], p=[0.3, 0.3, 0.2], per="sample"
+    )
+    plan = op.draw(rng(seed), spec)
+    assert isinstance(plan, mx.Plan)
+    x = data("float64", (12, 3, *SHAPE))
+    children = [c.draw(r, spec) for c, r in zip(op.ops, child_streams(rng(seed), 3), strict=True)]
+    results = [mx.mix(x, c, "b c h w") for c in children] + [x]
+    shares = [c.lam for c in children] + [np.ones(12, np.float32)]
+    result = mx.mix(x, plan, "b c h w")
+    choices = []
+    for n in range(12):
+        same = [i for i in range(4) if np.array_equal(result[n], results[i][n]) and plan.lam[n] == shares[i][n]]
+        assert same
+        choices.append(same[0])
+    assert len(set(choices)) > 1
+
+
+def test_one_of_per_batch_makes_one_choice() -> None:
+    op = mx.OneOf([mx.Mixup(0.8), mx.Cutout(3)], p=[0.5, 0.5])
+    for seed in range(20):
+        plan = op.draw(rng(seed), mx.Spec(6, SHAPE))
+        acts = plan.opacity > 0
+        assert len(np.unique(plan.partner[acts] < 0)) == 1
+
+
+def test_evidence_reaches_the_children_that_need_it() -> None:
+    op = mx.OneOf([mx.Mixup(pairing="same_class"), mx.CutMix()]) | mx.Cutout(2)
+    assert op.needs == ("labels",)
+    op.draw(rng(), mx.Spec(4, SHAPE), labels=np.array([0, 0, 1, 1]))
+    with pytest.raises(mx.MixError, match="labels"):
+        op.draw(rng(), mx.Spec(4, SHAPE))
+
+
+# -- the label says what the values say --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["Mixup", "CutMix", "Chain-steps", "OneOf", "Sometimes", "OneOf-sample"])
+@pytest.mark.parametrize("seed", range(5))
+def test_label_weights_equal_the_measured_provenance_of_the_values(name: str, seed: int) -> None:
+    op = mx.CutMix(per="sample") | mx.Mixup(per="sample") if name == "Chain-steps" else OPERATORS[name]
+    if name == "OneOf-sample":
+        op = mx.OneOf([mx.Mixup(0.8), mx.CutMix(1.0, per="sample")], p=[0.4, 0.4], per="sample")
+    n, shape = 6, (16, 16)
+    plan = op.draw(rng(seed), mx.Spec(n, shape))
+    # Row i is 1 in channel i: a channel's mean over the pixels is the share of that row.
+    source = np.broadcast_to(np.eye(n)[:, :, None, None], (n, n, *shape)).copy()
+    measured = mx.mix(source, plan, "b c h w", backend="reference").mean((2, 3))
+    shares = np.eye(n)
+    for step in steps(plan):
+        share = np.zeros((n, n))
+        np.add.at(share, (np.arange(n), step.base), step.lam)
+        for k in range(step.k):
+            np.add.at(share, (np.arange(n), np.maximum(step.partner[:, k], 0)), step.weight[:, k])
+        shares = share @ shares
+    np.testing.assert_allclose(measured, shares, atol=1e-6)
