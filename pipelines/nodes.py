@@ -78,7 +78,7 @@ class Planner(tn.BaseNode[tuple[Any, Any]]):  # type: ignore[misc]
         """Begin the next epoch, or go on where ``initial_state`` was taken."""
         place = None
         if initial_state is not None:
-            place = check_state("Planner", initial_state, {"seed": self.seed})
+            place = check_state("Planner", initial_state, {"seed": self.seed}, ("source",))
         super().reset(initial_state)
         self.source.reset(None if initial_state is None else initial_state["source"])
         self._epoch, self._step = (self._next_epoch, 0) if place is None else place

@@ -34,13 +34,14 @@ def count(owner: str, name: str, value: Any) -> int:
     return whole
 
 
-def check_state(owner: str, state: Any, expected: Mapping[str, Any]) -> tuple[int, int]:
+def check_state(owner: str, state: Any, expected: Mapping[str, Any], parts: tuple[str, ...] = ()) -> tuple[int, int]:
     """Hold a snapshot against the object it is to be loaded into.
 
     Args:
         owner: name of the class, for the messages.
         state: what came.
         expected: entries that must be there and equal.
+        parts: entries that must be there: what is underneath checks them for itself.
 
     Returns:
         (epoch, step) of the next batch.
@@ -50,7 +51,7 @@ def check_state(owner: str, state: Any, expected: Mapping[str, Any]) -> tuple[in
     """
     if not isinstance(state, Mapping):
         raise MixTypeError(f"{owner}: state is {type(state).__name__}, expected the dict that state_dict() returned")
-    missing = [name for name in ("version", "epoch", "step", *expected) if name not in state]
+    missing = [name for name in ("version", "epoch", "step", *expected, *parts) if name not in state]
     if missing:
         raise MixValueError(f"{owner}: state lacks {', '.join(missing)}; expected the dict that state_dict() returned")
     if state["version"] != VERSION:
