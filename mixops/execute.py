@@ -152,8 +152,8 @@ def prepare(
     check_rank(names, len(shape))
     if kind not in KINDS:
         raise MixValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
-    if threads is not None and threads < 1:
-        raise MixValueError(f"threads={threads!r}: expected 1 or more")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise MixValueError(f"threads={threads!r}: expected a whole number of 1 or more")
     engine = backend_for(x, backend)
     dtype, batch = engine.dtype_name(x), names.index("b")
     plans: list[Plan] = []
@@ -215,7 +215,7 @@ def _for_field(
                     f'fill={fill!r}: expected a number, one for each channel, or "mean" with to=Output(mean=...)'
                 )
             fill = to.mean_fill(dtype)
-        fills = Fills.of(tuple(fill) if isinstance(fill, (list, np.ndarray)) else fill)
+        fills = Fills.of(tuple(fill) if isinstance(fill, list) else fill)
         plan = replace(plan, partner=np.where(plan.partner < 0, -1, plan.partner), fills=fills)
     channels = fills.value.shape[1]
     if channels > 1 and ("c" not in names or shape[names.index("c")] != channels):
@@ -224,9 +224,14 @@ def _for_field(
             f'{channels} fill values for layout "{" ".join(names)}" with {have}: expected one number or one for each channel'
         )
     if dtype.startswith(("int", "uint", "bool")) and (kind == "discrete" or dtype != "uint8"):
-        used = fills.value[np.unique(-1 - plan.partner[painted])]
-        if (used != np.floor(used)).any() or fills.noise[np.unique(-1 - plan.partner[painted])].any():
+        which = np.unique(-1 - plan.partner[painted])
+        used = fills.value[which]
+        if (used != np.floor(used)).any() or fills.noise[which].any():
             raise MixTypeError(f"{dtype} array with a fill of {used.ravel()[0]:g}: ids take whole numbers and no noise")
+        low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if used.min() < low or used.max() > high:
+            wrong = used.min() if used.min() < low else used.max()
+            raise MixValueError(f"{dtype} array with a fill of {wrong:g}: expected {low} to {high}")
     return plan
 
 

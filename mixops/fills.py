@@ -12,6 +12,7 @@ from .noise import normal
 
 #: Kinds of noise, by the code that a plan stores.
 NOISES = ("none", "channel", "pixel")
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ class Fill:
         object.__setattr__(self, "value", value[0] if len(value) == 1 else value)
         if self.noise not in NOISES:
             raise MixValueError(f"fill noise={self.noise!r}: expected one of {', '.join(NOISES)}")
-        if not np.isfinite(self.std) or self.std < 0:
-            raise MixValueError(f"fill std={self.std!r}: expected a finite number, 0 or more")
-        if not 0 <= self.key < 1 << 64:
-            raise MixValueError(f"fill key={self.key!r}: expected 0 to 2**64 - 1")
+        if not isinstance(self.std, (int, float, np.integer, np.floating)) or not 0 <= self.std <= _LARGEST:
+            raise MixValueError(f"fill std={self.std!r}: expected a finite number of float32, 0 or more")
+        if not isinstance(self.key, (int, np.integer)) or not 0 <= self.key < 1 << 64:
+            raise MixValueError(f"fill key={self.key!r}: expected a whole number from 0 to 2**64 - 1")
+        object.__setattr__(self, "std", float(self.std))
+        object.__setattr__(self, "key", int(self.key))
 
 
 def check_fill_value(value: Any) -> tuple[float, ...]:
@@ -54,7 +57,7 @@ def check_fill_value(value: Any) -> tuple[float, ...]:
         array = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError):
         raise MixTypeError(f"fill {value!r}: expected a number or one number for each channel") from None
-    if array.ndim != 1 or not len(array) or not (np.abs(array) <= np.finfo(np.float32).max).all():  # NaN fails too
+    if array.ndim != 1 or not len(array) or not (np.abs(array) <= _LARGEST).all():  # NaN fails too
         raise MixValueError(f"fill {value!r}: expected a finite number of float32, or one for each channel")
     return tuple(float(v) for v in array)
 
@@ -110,10 +113,10 @@ class Fills:
 
     @classmethod
     def of(cls, fills: Any) -> Fills:
-        """Make the table from a number, a tuple of channel values, a Fill, a list of any of these, or a table."""
+        """Make the table from a number, a tuple or array of channel values, a Fill, a list of these, or a table."""
         if isinstance(fills, Fills):
             return fills
-        if isinstance(fills, (Fill, int, float, tuple)):
+        if isinstance(fills, (Fill, int, float, tuple, np.number, np.ndarray)):
             fills = [fills]
         if not isinstance(fills, list):
             raise MixTypeError(

@@ -91,7 +91,15 @@ def shape_of(array: Any, names: tuple[str, ...]) -> tuple[int, ...]:
             raise MixValueError("an empty list of samples has no shape: pass an array of 0 rows instead")
         if not hasattr(array[0], "shape"):
             raise MixTypeError(f"a list of {type(array[0]).__name__}: expected arrays or tensors of one size")
-        sample = list(array[0].shape)
+        first = array[0]
+        for i, other in enumerate(array):
+            if getattr(other, "shape", None) != first.shape or other.dtype != first.dtype:
+                what = f"{other.dtype} {tuple(other.shape)}" if hasattr(other, "shape") else type(other).__name__
+                raise MixValueError(
+                    f"sample 0 is {first.dtype} {tuple(first.shape)}, sample {i} is {what}: expected samples of one "
+                    "size and dtype; crop or pad them first"
+                )
+        sample = list(first.shape)
         sample.insert(names.index("b"), len(array))
         return tuple(sample)
     if not hasattr(array, "shape"):
