@@ -48,8 +48,8 @@ class RandomErasing(Operator):
 
     Differs from it:
         The aspect is log-uniform, so that tall and flat are equally likely (as in timm and torchvision; the authors
-        draw it uniformly), the area reaches 1/3 rather than 0.4, and there are 10 tries rather than 100. On one axis only
-        the area counts.
+        draw it uniformly), the area reaches 1/3 rather than 0.4, and there are 10 tries rather than 100. On one axis
+        only the area counts.
     """
 
     area: tuple[float, float] = (0.02, 1 / 3)

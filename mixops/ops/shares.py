@@ -29,6 +29,7 @@ def own_shares(rng: np.random.Generator, alpha: float, n: int, unit: np.ndarray,
     if not n:
         return np.ones(0)
     one = bool((unit == 0).all())
+    alpha = min(alpha, 1e300)  # beyond it the sampler's sum overflows, and λ is 1/2 long before
     drawn = rng.beta(alpha, alpha, 1 if one else n)
     # Below about 1e-300 the sampler divides infinities: the limit of Beta there is the coin.
     drawn = np.where(np.isnan(drawn), (rng.random(len(drawn)) < 0.5) * 1.0, drawn)
