@@ -37,7 +37,7 @@ def _as_one(plans: list[Plan]) -> Plan | PlanSequence:
 class _Combinator(Operator):
     """Operators that hold operators: they need what their children need."""
 
-    ops: tuple[Operator, ...] = ()
+    ops: Sequence[Operator] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class OneOf(_Combinator):
         1
     """
 
-    p: tuple[float, ...] | None = field(default=None, kw_only=True)  # type: ignore[assignment]  # one for each child
+    p: Sequence[float] | None = field(default=None, kw_only=True)  # type: ignore[assignment]  # one for each child
     per: str = field(default="batch", kw_only=True)
 
     def __post_init__(self) -> None:
