@@ -372,3 +372,73 @@ RECORDERS: dict[str, list[Callable[[int], Case]]] = {
     "torchvision": [record_torchvision_mixup, record_torchvision_cutmix, record_torchvision_erasing],
     "kornia": [record_kornia_mixup, record_kornia_cutmix, record_kornia_erasing],
 }
+
+
+# -- on the brink of a whole pixel -------------------------------------------------------------------------------------
+# A side of extent * sqrt(1 - lam) that is all but whole falls on one side or the other by the last bit of the
+# arithmetic. Random shares hardly ever come near, so these are built.
+
+
+def brink(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """(n,) float32 shares whose box has a side that is whole, or the next number to it."""
+    n, extent = len(x), rng.choice(x.shape[2:])
+    whole = np.float32(1 - (rng.integers(1, extent, n) / extent) ** 2)
+    return np.nextafter(whole, whole + rng.integers(-1, 2, n).astype(np.float32))
+
+
+def record_timm_brink(seed: int) -> Case:
+    rng, peer = seeded(seed), timm_mixup()
+    x = batch(rng, even=True)
+    n, lam, mode = len(x), brink(rng, x), ["batch", "elem"][rng.integers(2)]
+    mixer = peer.Mixup(0.0, 1.0, mode=mode, label_smoothing=0.0, num_classes=n)
+    mixer._params_per_batch = lambda: (float(lam[0]), True)
+    mixer._params_per_elem = lambda rows: (lam.copy(), np.ones(rows, bool))
+    mixed = torch.from_numpy(x.copy())
+    with listening(np.random, "randint") as heard:
+        mixed, target = mixer(mixed, torch.arange(n))
+    at = np.broadcast_to(np.array(heard.of("randint")).reshape(-1, 2), (n, 2))
+    draw = {"lam": lam if mode == "elem" else lam[0], "at": at}
+    options = {"mixup_alpha": 0.0, "cutmix_alpha": 1.0, "mode": mode}
+    return Case("timm", options, draw, x, mixed.numpy(), target.numpy())
+
+
+def record_torchvision_brink(seed: int) -> Case:
+    rng, v2 = seeded(seed), torchvision_v2()
+    x = batch(rng)
+    lam = brink(rng, x)[0]
+    mixer = v2.CutMix(num_classes=len(x))
+    mixer._dist = SimpleNamespace(sample=lambda shape: torch.tensor([lam]))
+    with listening(torch, "randint") as heard:
+        out, target = mixer(torch.from_numpy(x), torch.arange(len(x)))
+    across, down = heard.of("randint")
+    draw = {"lam": lam, "at": np.array([int(down), int(across)])}
+    return Case("torchvision_cutmix", {}, draw, x, out.numpy(), target.numpy())
+
+
+@contextmanager
+def exact_roots() -> Iterator[None]:
+    """Let torch.sqrt round float32 correctly: with MKL one root in five is off by the last bit, by machine."""
+    root = torch.sqrt
+    torch.sqrt = lambda x: root(x.double()).to(x.dtype)
+    try:
+        yield
+    finally:
+        torch.sqrt = root
+
+
+def record_kornia_brink(seed: int) -> Case:
+    from kornia.augmentation.random_generator._2d import cutmix as generator
+
+    rng, peer = seeded(seed), kornia_augmentation()
+    x = batch(rng)
+    lam = brink(rng, x)
+    mixer = peer.RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=True)
+    mixer._param_generator.beta_sampler = SimpleNamespace(rsample=lambda shape: torch.from_numpy(lam))
+    with exact_roots(), listening(generator, "_adapted_rsampling") as heard:
+        out, triples = mixer(torch.from_numpy(x), torch.arange(len(x)))
+    across, down = (_mixes_by_row(v, 1, len(x)) for v in heard.of("_adapted_rsampling")[1:])
+    draw = {"partner": mixer._params["mix_pairs"].numpy().T, "lam": lam, "uniform": np.stack([down, across], -1)}
+    return Case("kornia_cutmix", {"version": kornia_version()}, draw, x, out.numpy(), _kornia_target(triples, own=True))
+
+
+BRINKS: list[Callable[[int], Case]] = [record_timm_brink, record_torchvision_brink, record_kornia_brink]

@@ -18,7 +18,7 @@ import mixops as mx
 from mixops import presets
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "presets").glob("*.npz"))
-LIVE = [recorder for recorders in peers.RECORDERS.values() for recorder in recorders]
+LIVE = [recorder for recorders in peers.RECORDERS.values() for recorder in recorders] + peers.BRINKS
 
 
 def agree(case: peers.Case) -> None:

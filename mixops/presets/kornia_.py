@@ -315,7 +315,9 @@ def kornia_cutmix(
         num_mix above 1 that is not the share of the pixels, as a later box covers earlier ones.
 
     Kept right:
-        beta = 0 is plain training; kornia refuses it.
+        beta = 0 is plain training; kornia refuses it. The root of 1 - λ is rounded correctly on every machine; kornia's
+        is torch's, which with MKL is off by the last bit for one λ in five: where extent·√(1-λ) is whole to that bit, a
+        side of kornia's may differ by a pixel from machine to machine.
     """
     return KorniaCutMix(
         beta,

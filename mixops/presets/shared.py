@@ -17,9 +17,9 @@ from ..ops.shares import own_shares
 from ..plan import Plan
 from ..spec import Spec
 
-#: How the sides of a box follow from λ. "whole": ⌊extent·√(1-λ)⌋. "even": that, less one if odd. "half": twice
-#: ⌊½·√(1-λ)·extent⌋, the same up to the last float bit. "round": rounded in float32 rather than cut, then made even.
-SIDES = ("whole", "even", "half", "round")
+#: How the sides of a box follow from λ. "whole": ⌊extent·√(1-λ)⌋. "even": that, less one if odd; also what
+#: ⌊½·√(1-λ)·extent⌋ to both sides of the centre comes to, as halving is exact. "round": rounded in float32, made even.
+SIDES = ("whole", "even", "round")
 
 
 def version_of(owner: str, version: Any) -> tuple[int, ...]:
@@ -71,10 +71,7 @@ def box_sides(rule: str, own: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """
     extent = np.array(shape, own.dtype)
     ratio = np.sqrt(1 - own)[:, None]
-    if rule == "half":
-        sides: np.ndarray = 2 * np.floor(0.5 * ratio * extent)
-    else:
-        sides = np.rint(ratio * extent) if rule == "round" else np.floor(ratio * extent)
+    sides = np.rint(ratio * extent) if rule == "round" else np.floor(ratio * extent)
     whole: np.ndarray = sides.astype(np.int64)
     return whole if rule == "whole" else whole - whole % 2
 
@@ -142,7 +139,7 @@ class PeerCutMix(Operator):
         alpha: concentration of the Beta; 0 is plain training.
         minmax: (low, high) shares of the extents: free sides in place of λ's.
         pairing: "random" or "roll".
-        sides: "even", "half", "round" or "whole": see ``SIDES``.
+        sides: "even", "round" or "whole": see ``SIDES``.
         label: "area" (the share that was pasted) or "nominal" (1 - λ, even where the box came out empty).
         p: probability that it acts, on the batch.
         until: first epoch at which it is off.

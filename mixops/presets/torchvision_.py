@@ -60,7 +60,7 @@ def torchvision_cutmix(alpha: float = 1.0) -> PeerCutMix:
     Kept right:
         alpha = 0 is plain training; torchvision refuses it.
     """
-    return PeerCutMix(alpha, pairing="roll", sides="half")
+    return PeerCutMix(alpha, pairing="roll")
 
 
 def torchvision_erasing(
