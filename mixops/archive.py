@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import zipfile
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def write(path: str | PathLike[str], plans: list[Plan]) -> None:
         entries[f"{i}.shape"] = np.array(plan.shape, np.int64)
         entries[f"{i}.layer"] = np.array(plan.layer or "")
     path = os.fspath(path)
-    temporary = f"{path}.{os.getpid()}.part"
+    # A name of its own: threads and processes may save to one path, and the last to finish wins.
+    temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}.part"
     try:
         with open(temporary, "xb") as file:
             np.savez(file, **entries)
@@ -69,10 +71,10 @@ def _check_size(file: Any) -> None:
 def _plans(entries: Any) -> list[Plan]:
     from .plan import ARRAYS, Plan
 
-    if str(entries["format"]) != _MAGIC:
+    if _text(entries["format"]) != _MAGIC:
         raise MixValueError("not a plan file")
     version, count = int(entries["version"]), int(entries["plans"])
-    if version > _VERSION or not 1 <= count <= 1024:
+    if not 1 <= version <= _VERSION or not 1 <= count <= 1024:
         raise MixValueError(
             f"version {version} with {count} plans: this mixops reads version {_VERSION}, 1 to 1024 plans"
         )
@@ -83,7 +85,15 @@ def _plans(entries: Any) -> list[Plan]:
             raise MixValueError(f"shape is {shape.dtype} of {shape.ndim} axes, expected a list of extents")
         fills = Fills(*(entries[f"{i}.fills.{f}"] for f in _FILLS))
         arrays = {a: entries[f"{i}.{a}"] for a in ARRAYS}
-        plans.append(Plan(**arrays, shape=tuple(shape.tolist()), fills=fills, layer=str(entries[f"{i}.layer"]) or None))
+        plans.append(
+            Plan(**arrays, shape=tuple(shape.tolist()), fills=fills, layer=_text(entries[f"{i}.layer"]) or None)
+        )
     for before, after in zip(plans, plans[1:], strict=False):
         after.validate(before.n)
     return plans
+
+
+def _text(entry: np.ndarray) -> str:
+    if entry.ndim or entry.dtype.kind != "U":
+        raise MixValueError(f"{entry.dtype} of {entry.ndim} axes where a word was expected")
+    return str(entry)
