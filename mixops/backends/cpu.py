@@ -16,13 +16,14 @@ from ..spec import shape_of
 from . import is_tensor, reference
 from .geometry import Geometry, geometry
 from .threads import share_out, thread_count
+from .walk import walk
 
 if TYPE_CHECKING:
     from ..execute import Job
     from ..plan import Plan
 
-#: Bytes of one row's unit: with the donor's and the result's it fits the first-level cache.
-UNIT = 8192
+#: Bytes of one row's unit: long enough for the chip to read ahead, with its donor and result well inside the cache.
+UNIT = 32768
 #: Results of more bytes than this are streamed past the cache, which they would only sweep clean.
 STREAM_FROM = 8 << 20
 #: Below this many bytes a second thread costs more than it saves.
@@ -212,46 +213,49 @@ def _launch(
     from . import kernels
 
     plan = job.plan
-    donors, full, shifted = _donors(plan, source)
-    one = _one_donor(plan)
-    order, saves, reads = kernels.walk(one if in_place else _in_batch(plan.base, one))
-    if in_place and shifted.any():
-        itself = (one == np.arange(plan.n)) & shifted.any(1)
-        saves[itself], reads[itself] = one[itself], True
+    used = plan.opacity > 0
+    shifted = (plan.box != plan.donor).any(-1) & used & (plan.partner >= 0)
+    whole = plan.rank == 0 or bool((plan.box == _full(plan.shape))[used].all())
+    streamed = not in_place and out.nbytes >= STREAM_FROM
+    order, saves, reads = np.arange(plan.n), None, None
+    if in_place or streamed:  # what stays in cache anyway needs no order
+        one = _one_donor(plan, used)
+        order, saves, reads = walk(one if in_place else _in_batch(plan.base, one))
+        if in_place and shifted.any():
+            itself = (one == np.arange(plan.n)) & shifted.any(1)
+            saves[itself], reads[itself] = one[itself], True
     lines, piece, units = _units(geo, max(like.itemsize, work.itemsize), in_place and bool(shifted.any()))
     own = source.address[plan.base]
     target = out.__array_interface__["data"][0] + np.arange(plan.n, dtype=np.int64) * row_stride
     fill = np.where(plan.partner < 0, -1 - plan.partner, 0)
-    values = plan.fills.value if ((plan.opacity > 0) & (plan.partner < 0)).any() else None
-    past_cache = not in_place and out.nbytes >= STREAM_FROM
-
-    def work_on(lo: int, hi: int) -> None:
-        kernels.mix_units(
-            like, work, like_out, own, target, in_place,
-            donors, plan.box, full, plan.opacity, fill, values, noise, order, saves, reads,
-            geo.coords, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
-            *ending, geo.strides, (lo, hi, lines, piece), past_cache,
-        )  # fmt: skip
-
+    values = plan.fills.value if (used & (plan.partner < 0)).any() else None
+    arguments = (
+        like, work, like_out, own, target,
+        _donors(plan, source, shifted), None if whole else plan.box, plan.opacity, fill, values, noise,
+        order, saves if in_place else None, reads if in_place else None,
+        geo.coords, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
+        *ending, geo.strides,
+    )  # fmt: skip
     threads = thread_count(job.threads) if out.nbytes >= THREADS_FROM else 1
-    share_out(work_on, units, threads)
+    share_out(lambda lo, hi: kernels.mix_units(*arguments, (lo, hi, lines, piece), streamed), units, threads)
 
 
-def _donors(plan: Plan, source: _Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, K) addresses (0 for fills), whether the box covers the whole row, whether the donor lies elsewhere than the box."""
+def _full(shape: tuple[int, ...]) -> np.ndarray:
+    return np.array([v for s in shape for v in (0, s)], np.int32)
+
+
+def _donors(plan: Plan, source: _Source, shifted: np.ndarray) -> np.ndarray:
+    """(N, K) addresses, moved so that a donor element lies at the offset of the element it replaces; 0 for fills."""
     donors = source.address[np.maximum(plan.partner, 0)]
-    whole = np.array([v for s in plan.shape for v in (0, s)], np.int32)
-    shifted = (plan.box != plan.donor).any(-1) & (plan.opacity > 0)
-    full = (plan.box == whole).all(-1) & ~shifted
     if shifted.any():
         steps = np.array([source.strides[a] for a in BOX_AXES[plan.rank]], np.int64)
         donors = donors + ((plan.donor - plan.box)[..., 0::2].astype(np.int64) * steps).sum(-1)
-    return np.where(plan.partner >= 0, donors, 0), full, shifted & (plan.partner >= 0)
+    return np.where(plan.partner >= 0, donors, 0)
 
 
-def _one_donor(plan: Plan) -> np.ndarray:
+def _one_donor(plan: Plan, used: np.ndarray) -> np.ndarray:
     """(N,) the source row each row reads besides its own; its own where it reads none."""
-    donor = np.where((plan.opacity > 0) & (plan.partner >= 0), plan.partner, -1).max(1, initial=-1)
+    donor = np.where(used & (plan.partner >= 0), plan.partner, -1).max(1, initial=-1)
     return np.where(donor < 0, plan.base, donor).astype(np.int64)
 
 

@@ -38,48 +38,6 @@ def _store_impl(value, like):
     return lambda value, like: np.uint64(np.int64(value))
 
 
-@njit(nogil=True, cache=True)
-def walk(donor):
-    """The order in which rows can be overwritten, and which originals must be saved.
-
-    Rows whose original nobody needs any more come first; what is left is cycles, each walked from row to donor with
-    the first row's original saved for the last.
-
-    Args:
-        donor: (N,) the one row that each row reads besides itself.
-
-    Returns:
-        order (N,); saves (N,) the row that reads this row's saved original, or -1; reads (N,) bool, is it that row.
-    """
-    n = len(donor)
-    needed = np.zeros(n, np.int64)
-    for i in range(n):
-        if donor[i] != i:
-            needed[donor[i]] += 1
-    order, saves = np.empty(n, np.int64), np.full(n, -1, np.int64)
-    reads, done, at = np.zeros(n, np.bool_), np.zeros(n, np.bool_), 0
-    for start in range(n):
-        i = start
-        while not done[i] and needed[i] == 0:
-            done[i] = True
-            order[at] = i
-            at += 1
-            j = donor[i]
-            if j != i:
-                needed[j] -= 1
-                i = j
-    for start in range(n):
-        i = start
-        while not done[i]:
-            done[i] = True
-            order[at] = i
-            at += 1
-            if donor[i] == start:
-                saves[start], reads[i] = i, True
-            i = donor[i]
-    return order, saves, reads
-
-
 @njit(nogil=True)
 def philox_word(position, channel, key):
     """The 32-bit word of (position, channel) under a 64-bit key: noise.philox, one number at a time."""
@@ -169,36 +127,36 @@ def _recast_impl(value, like):
 
 
 @njit(nogil=True)
-def _lines_inside(box, coords, first, last, axis, line):
+def _next_inside(box, coords, axis, line, last):
     """The next line from ``line`` on that lies inside a box; ``last`` if there is none."""
-    rank = len(box) // 2
     while line < last:
         inside = True
-        for r in range(rank):
+        for r in range(len(box) // 2):
             if r != axis and not box[2 * r] <= coords[line, r] < box[2 * r + 1]:
                 inside = False
-                break
         if inside:
-            return line
+            break
         line += 1
-    return last
+    return line
 
 
 @njit(nogil=True, cache=True)
 def mix_units(
-    like, work, like_out, own, target, in_place, donor, box, full, opacity, fill, values, noise, order, saves, reads,
+    like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads,
     coords, run, places, scale, shift, strides, units, past_cache,
 ):  # fmt: skip
-    """Mix units lo..hi of every row.
+    """Mix units lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
     Args:
-        like: element type of the input; ``work``: of the painted unit; ``like_out``: of the output, None for ``work``.
+        like: element type of the input; ``work``: of the painted unit; ``like_out``: of the result, None for ``work``.
         own, target: (N,) addresses of each row's source and result.
         donor: (N, K) addresses, moved so that the donor of an element lies at the element's own offset; 0 for fills.
-        box, full, opacity, fill: (N, K, 2R), does the box cover everything, (N, K), index of the fill.
-        values, noise: (F, C) fill values or None where nothing is painted; None or (codes, std, keys, table).
-        order: (N,) rows in the order of the walk. In place only: saves (N,) the row that reads this row's saved
-            original, or -1; reads (N,) bool, this row's donor is the saved original.
+        box: (N, K, 2R), None where every patch covers its whole row.
+        opacity, fill: (N, K); index of the fill.
+        values: (F, C) fill values, None where nothing is painted. noise: None or (codes, std, keys, table).
+        order: (N,) rows in the order of the walk.
+        saves, reads: None unless in place; (N,) the row that reads this row's saved original, or -1; (N,) bool, this
+            row's donor is the saved original.
         coords: (lines, R + 1) coordinate of each line on each box axis (0 for the axis of the run), and its channel or -1.
         run: box axis along a line (-1: none), its extent, elements inside one place, elements inside one channel, noise
             position step.
@@ -210,59 +168,52 @@ def mix_units(
     """
     axis, extent, inner, post, step = run
     lo, hi, lines_a_unit, piece = units
-    line_size = extent * inner
-    lines, pieces = len(coords), 1 if piece == 0 else (line_size + piece - 1) // piece
+    line_size, size, patches = extent * inner, like.itemsize, opacity.shape[1]
+    pieces = 1 if piece == 0 else (line_size + piece - 1) // piece
     room = lines_a_unit * line_size if piece == 0 else piece
-    rank, patches = box.shape[2] // 2, opacity.shape[1]
-    # A single whole-row patch goes straight to memory; anything else is painted in cache and then sent.
-    single = patches == 1 and rank == 0 and like_out is None
-    staged = like_out is not None or (past_cache and not single)
+    # One patch on whole rows goes straight to memory; anything else is painted in cache and then sent.
+    direct = past_cache and patches == 1
+    if box is not None:
+        direct = False
+    staged = past_cache and not direct
+    if like_out is not None:
+        staged = True
     scratch = np.empty(room * work.itemsize if staged else 0, np.uint8)
-    saved = np.empty(room * like.itemsize if in_place else 0, np.uint8)
     buffer = np.empty(room * 8 if like_out is not None else 0, np.uint8)
-    size, first_at = like.itemsize, 0
+    saved = np.empty(room * size if saves is not None else 0, np.uint8)
+    first_at = 0
     for unit in range(lo, hi):
         first = (unit // pieces) * lines_a_unit
-        last = min(first + lines_a_unit, lines)
+        last = min(first + lines_a_unit, len(coords))
         e0 = (unit % pieces) * piece
         e1 = line_size if piece == 0 else min(e0 + piece, line_size)
         offset = first * line_size + e0
         count = (last - first - 1) * line_size + e1 - e0
         for n in order:
             own_at = own[n] + offset * size
-            if in_place and saves[n] >= 0:
-                first_at = own[n]
-                user = saves[n]
-                for k in range(patches):
-                    if opacity[user, k] == 0 or donor[user, k] == 0:
-                        continue
-                    if full[user, k] or donor[user, k] != first_at:
-                        take_over(saved.ctypes.data, own_at, count, False, like, like)
-                        continue
-                    a, b = max(e0, box[user, k, 2 * axis] * inner), min(e1, box[user, k, 2 * axis + 1] * inner)
-                    line = first
-                    while a < b:
-                        line = _lines_inside(box[user, k], coords, first, last, axis, line)
-                        if line == last:
-                            break
-                        ahead = ((line - first) * line_size + a - e0) * size
-                        take_over(saved.ctypes.data + ahead, own_at + ahead, b - a, False, like, like)
-                        line += 1
             at = scratch.ctypes.data if staged else target[n] + offset * work.itemsize
-            direct = past_cache and single
-            begun = in_place
+            begun = False
+            if saves is not None:
+                begun = True
+                if saves[n] >= 0:
+                    first_at = own[n]
+                    _save(saved.ctypes.data, own_at, first_at, saves[n], donor, box, opacity, coords, axis, inner, first, last, e0, e1, count, line_size, like)
             for k in range(patches):
                 take = opacity[n, k]
                 if take == 0:
                     continue
                 base = donor[n, k] + offset * size
-                if in_place and reads[n]:
-                    base = saved.ctypes.data + donor[n, k] - first_at
-                if full[n, k] and donor[n, k] != 0:
+                if saves is not None:
+                    if reads[n]:
+                        base = saved.ctypes.data + donor[n, k] - first_at
+                whole = donor[n, k] != 0
+                if box is not None:
+                    whole = whole and _covers(box[n, k], coords, axis, inner, first, last, e0, e1)
+                if whole:
                     if take == 1:
                         take_over(at, base, count, direct, like, work)
                     elif begun:
-                        _blend_onto(at, base, count, take, like, work)
+                        _onto(at, base, count, take, like, work)
                     else:
                         blend(at, own_at, base, count, take, direct, like, work)
                     begun = True
@@ -270,25 +221,28 @@ def mix_units(
                 if not begun:
                     take_over(at, own_at, count, False, like, work)
                     begun = True
-                a, b = e0, e1
-                if axis >= 0:
-                    a, b = max(e0, box[n, k, 2 * axis] * inner), min(e1, box[n, k, 2 * axis + 1] * inner)
-                line = first
+                a, b, line = e0, e1, first
+                if box is not None:
+                    if axis >= 0:
+                        a, b = max(e0, box[n, k, 2 * axis] * inner), min(e1, box[n, k, 2 * axis + 1] * inner)
                 while a < b:
-                    line = _lines_inside(box[n, k], coords, first, last, axis, line)
-                    if line == last:
+                    if box is not None:
+                        line = _next_inside(box[n, k], coords, axis, line, last)
+                    if line >= last:
                         break
                     ahead = (line - first) * line_size + a - e0
-                    here = at + ahead * work.itemsize
-                    if donor[n, k] != 0:
-                        if take == 1:
-                            take_over(here, base + ahead * size, b - a, False, like, work)
-                        else:
-                            _blend_onto(here, base + ahead * size, b - a, take, like, work)
-                    elif values is not None:
-                        _fill(here, a, b, fill[n, k], take, coords[line, rank], places[line, 0], step, inner, post, values, noise, work)
+                    here, there = at + ahead * work.itemsize, base + ahead * size
+                    if values is not None:
+                        if donor[n, k] == 0:
+                            _fill(here, a, b, fill[n, k], take, coords[line, -1], places[line, 0], step, inner, post, values, noise, work)
+                            line += 1
+                            continue
+                    if take == 1:
+                        take_over(here, there, b - a, False, like, work)
+                    else:
+                        _onto(here, there, b - a, take, like, work)
                     line += 1
-            if in_place:
+            if saves is not None:
                 continue
             if not begun:
                 if like_out is None:
@@ -299,10 +253,7 @@ def mix_units(
                 for line in range(first, last):
                     start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
                     painted_at = at + (line - first) * line_size * work.itemsize
-                    _finish(
-                        start, painted_at, (e1 - e0) // inner, inner, coords[line, rank], post, scale, shift, strides,
-                        buffer.ctypes.data, past_cache, work, like_out,
-                    )  # fmt: skip
+                    _finish(start, painted_at, (e1 - e0) // inner, inner, coords[line, -1], post, scale, shift, strides, buffer.ctypes.data, past_cache, work, like_out)
             elif staged:
                 take_over(target[n] + offset * size, at, count, True, work, work)
     if past_cache:
@@ -310,9 +261,37 @@ def mix_units(
 
 
 @njit(nogil=True)
-def _blend_onto(target, donor, count, take, like, work):
-    """Blend a donor of the input's type onto what has been painted."""
-    _onto(target, donor, count, take, like, work)
+def _covers(box, coords, axis, inner, first, last, e0, e1):
+    """Does a box cover the whole unit?"""
+    if axis >= 0 and (box[2 * axis] * inner > e0 or box[2 * axis + 1] * inner < e1):
+        return False
+    for line in range(first, last):
+        if _next_inside(box, coords, axis, line, line + 1) != line:
+            return False
+    return True
+
+
+@njit(nogil=True)
+def _save(saved, own_at, first_at, user, donor, box, opacity, coords, axis, inner, first, last, e0, e1, count, line_size, like):
+    """Keep what row ``user`` will read of this unit: only its boxes, for the rest need not come from memory at all."""
+    size = like.itemsize
+    for k in range(opacity.shape[1]):
+        if opacity[user, k] == 0 or donor[user, k] == 0:
+            continue
+        if box is not None:
+            if donor[user, k] == first_at:
+                a, b, line = e0, e1, first
+                if axis >= 0:
+                    a, b = max(e0, box[user, k, 2 * axis] * inner), min(e1, box[user, k, 2 * axis + 1] * inner)
+                while a < b:
+                    line = _next_inside(box[user, k], coords, axis, line, last)
+                    if line >= last:
+                        break
+                    ahead = ((line - first) * line_size + a - e0) * size
+                    take_over(saved + ahead, own_at + ahead, b - a, False, like, like)
+                    line += 1
+                continue
+        take_over(saved, own_at, count, False, like, like)
 
 
 def _onto(target, donor, count, take, like, work): ...
@@ -320,6 +299,7 @@ def _onto(target, donor, count, take, like, work): ...
 
 @overload(_onto)
 def _onto_impl(target, donor, count, take, like, work):
+    """Blend a donor of the input's type onto what has been painted."""
     if like.dtype == work.dtype:
         return lambda target, donor, count, take, like, work: blend(target, target, donor, count, take, False, like, work)
 
