@@ -80,9 +80,9 @@ def _refusal(text: str, place: tuple[int, int], what: str) -> MixValueError:
 
 
 def _suggestion(word: str, known: list[str]) -> str:
-    exact = [name for name in known if name.lower() == word.lower()]
-    close = exact or get_close_matches(word, known, 1)
-    return f"did you mean {close[0]}? " if close else ""
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower, 1)
+    return f"did you mean {by_lower[close[0]]}? " if close else ""
 
 
 class _Reader:
