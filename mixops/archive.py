@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import zipfile
+from itertools import pairwise
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,22 +33,21 @@ def write(path: str | PathLike[str], plans: list[Plan]) -> None:
         entries |= {f"{i}.fills.{f}": getattr(plan.fills, f) for f in _FILLS}
         entries[f"{i}.shape"] = np.array(plan.shape, np.int64)
         entries[f"{i}.layer"] = np.array(plan.layer or "")
-    path = os.fspath(path)
+    path = Path(path)
     # A name of its own: threads and processes may save to one path, and the last to finish wins.
-    temporary = f"{path}.{os.getpid()}.{secrets.token_hex(4)}.part"
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part")
     try:
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             np.savez(file, **entries)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def read(path: str | PathLike[str]) -> list[Plan]:
     """Read plans that ``write`` wrote; MixError for anything else."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         try:
             _check_size(file)
             with np.load(file, allow_pickle=False) as entries:
@@ -88,7 +89,7 @@ def _plans(entries: Any) -> list[Plan]:
         plans.append(
             Plan(**arrays, shape=tuple(shape.tolist()), fills=fills, layer=_text(entries[f"{i}.layer"]) or None)
         )
-    for before, after in zip(plans, plans[1:], strict=False):
+    for before, after in pairwise(plans):
         after.validate(before.n)
     return plans
 
