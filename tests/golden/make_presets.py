@@ -18,6 +18,7 @@ needs NumPy, PyTorch and the peer; not mixops. Environments, each a virtual one 
     clovaai 9dc8245      pip install numpy torch; --source is train.py of github.com/clovaai/CutMix-PyTorch at that
                          commit; its rand_bbox is run, its paste and label are three lines repeated here
     cutout 2017          pip install numpy torch; --source is util/cutout.py of github.com/uoguelph-mlrg/Cutout
+                         (the committed file comes from a copy of that class in a project that uses it, not from there)
 """
 
 from __future__ import annotations
