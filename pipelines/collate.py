@@ -21,7 +21,8 @@ class MixCollator:
         op: the operator.
         fields: {name: Field | Labels}; for tuple samples {position: ...}. Entries it does not name pass through.
         seed: of the draws, 0 ≤ seed < 2**64.
-        collate: samples to batch; None: torch's default_collate where torch is loaded, else NumPy arrays are stacked.
+        collate: samples to batch; None: as torch's default_collate where torch is loaded, else as numpy_collate; arrays
+            that are mixed are then read from the samples by the mixing itself and never stacked.
         training: False draws the identity: values untouched, labels in the same form as in training.
         plan_key: name under which a dict batch is given the Plan; None leaves it out.
 
@@ -62,7 +63,7 @@ class MixCollator:
                 "batch_sampler=KeyedBatchSampler(...), collate_fn=MixCollator(...)), with keyed() outermost; or leave "
                 "the loader as it is and wrap it in MixLoader"
             )
-        batch = (self.collate or _default_collate())(list(samples))
+        batch = self.collate(list(samples)) if self.collate else collate_for_mixing(samples, self.fields)
         plan = draw_plan(batch, self.op, self.fields, self.seed, key, training=self.training)
         return mix_with_plan(batch, plan, self.fields, self.plan_key)
 
@@ -104,6 +105,37 @@ def mix_with_plan(
         raise MixValueError(f"plan_key={plan_key!r} is already an entry of the batch: choose another name")
     mixed = mx.mix_batch(batch, plan, fields, threads=threads)
     return mixed if plan_key is None else {**mixed, plan_key: plan}
+
+
+def collate_for_mixing(samples: Sequence[Any], fields: Mapping[Any, Any]) -> Any:
+    """Collate by default, but leave each array that is to be mixed as the list of its samples: stacking is a pass."""
+    first, collate = samples[0], _default_collate()
+    if isinstance(first, Mapping):
+        names: list[Any] = list(first)
+    elif isinstance(first, (tuple, list)):
+        names = list(range(len(first)))
+    else:
+        return collate(list(samples))
+    items = {}
+    for name in names:
+        column = [sample[name] for sample in samples]
+        rows = _rows(column) if isinstance(fields.get(name), mx.Field) else None
+        items[name] = collate(column) if rows is None else rows
+    if isinstance(first, Mapping):
+        return items
+    return type(first)(*items.values()) if hasattr(first, "_fields") else list(items.values())
+
+
+def _rows(column: list[Any]) -> list[Any] | None:
+    """The samples as a source of rows that mix takes, tensors where torch is loaded; None unless all are alike."""
+    first = column[0]
+    if not hasattr(first, "shape") or not first.shape:
+        return None
+    torch = sys.modules.get("torch")
+    kind = np.ndarray if torch is None or isinstance(first, np.ndarray) else torch.Tensor
+    if not all(isinstance(one, kind) and one.shape == first.shape and one.dtype == first.dtype for one in column):
+        return None
+    return column if torch is None or kind is torch.Tensor else [torch.as_tensor(one) for one in column]
 
 
 def _default_collate() -> Callable[[list[Any]], Any]:

@@ -70,8 +70,9 @@ class MixLoader:
         self.loader, self.op, self.fields, self.seed = loader, op, dict(fields), seed
         self.training, self.plan_key = training, plan_key
         self._epoch, self._step = 0, 0
-        # A running pass owns the place until it ends or another one begins.
-        self._pass: _Pass | None = None
+        # A running pass owns the place until it ends or another one begins. It is known by a token: a reference to it
+        # would close a circle, and workers that only the garbage collector ends find their queues closed and hang.
+        self._running: object | None = None
         self._restored = False
 
     @property
@@ -111,8 +112,8 @@ class MixLoader:
             MixError: if epoch is no whole number of 0 or more.
         """
         epoch = count("MixLoader", "epoch", epoch)
-        if self._pass is not None or self._epoch != epoch:
-            self._epoch, self._step, self._pass, self._restored = epoch, 0, None, False
+        if self._running is not None or self._epoch != epoch:
+            self._epoch, self._step, self._running, self._restored = epoch, 0, None, False
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the next batch that was not delivered yet; plain JSON values (plus the loader's own state, if
@@ -153,7 +154,7 @@ class MixLoader:
             sampler.load_state_dict(state["sampler"])
         elif part is not None:
             self.loader.load_state_dict(state["loader"])
-        self._epoch, self._step, self._pass = epoch, step, None
+        self._epoch, self._step, self._running = epoch, step, None
         self._restored = kind == "stateful"
 
     # -- the loader underneath -----------------------------------------------------------------------------------
@@ -178,7 +179,7 @@ class MixLoader:
             "batch_size, seed=..., shuffle=True)), or torchdata's StatefulDataLoader"
         )
 
-    def _begin(self, running: _Pass) -> tuple[Iterator[Any], int]:
+    def _begin(self, running: object) -> tuple[Iterator[Any], int]:
         """Start the loader's pass: its iterator, and how many batches, delivered before, it will bring again."""
         sampler, skip = self._sampler(), 0
         if sampler is not None:
@@ -187,7 +188,7 @@ class MixLoader:
             _tell_epoch(self.loader, self._epoch)
             skip = self._step
         source = iter(self.loader)
-        self._pass, self._restored = running, False
+        self._running, self._restored = running, False
         return source, skip
 
     def _rank(self) -> int:
@@ -202,6 +203,7 @@ class _Pass:
         self._owner = owner
         self._source: Iterator[Any] | None = None
         self._epoch, self._step, self._rank = 0, 0, 0
+        self._token = object()
 
     def __iter__(self) -> _Pass:
         return self
@@ -217,21 +219,21 @@ class _Pass:
             batch = next(self._source)
         except StopIteration:
             self._step -= 1
-            if owner._pass is self:
-                owner._epoch, owner._step, owner._pass = self._epoch + 1, 0, None
+            if owner._running is self._token:
+                owner._epoch, owner._step, owner._running = self._epoch + 1, 0, None
             raise
         plan = draw_plan(batch, owner.op, owner.fields, owner.seed, key, training=owner.training)
         mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key)
-        if owner._pass is self:
+        if owner._running is self._token:
             owner._step = self._step
         return mixed
 
     def _start(self) -> None:
         owner = self._owner
-        if owner._pass is not None:  # a pass was left in the middle: this one is the next epoch
+        if owner._running is not None:  # a pass was left in the middle: this one is the next epoch
             owner._epoch, owner._step = owner._epoch + 1, 0
         self._epoch, self._step, self._rank = owner._epoch, owner._step, owner._rank()
-        self._source, skip = owner._begin(self)
+        self._source, skip = owner._begin(self._token)
         for _ in range(skip):
             next(self._source, None)
 

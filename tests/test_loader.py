@@ -2,92 +2,33 @@
 
 from __future__ import annotations
 
-import copy
-import json
+import gc
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import resumable
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loading import CLASSES, FIELDS, OP, VECTOR, N, epochs, mixing, more_workers, pairs, plain, same, table, worked
 from mixops.pipelines import (
     BatchKey,
     Keyed,
     KeyedBatchSampler,
     MixCollator,
     MixLoader,
-    arrays,
     keyed,
     numpy_collate,
 )
-from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.data.distributed import DistributedSampler
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, default_collate
 
 import mixops as mx
-
-more_workers = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # than CPUs, on purpose
-
-# torchdata 0.11 calls what torch 2.13 has deprecated.
-stateful = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
-
-N, CLASSES = 19, 4
-OP = mx.OneOf([mx.Mixup(0.8), mx.CutMix(1.0, per="sample")]) | mx.Cutout(size=3)
-VECTOR = mx.Field("b d")
-FIELDS = {"image": mx.Field("b c h w"), "label": mx.Labels(CLASSES)}
-
-
-def table(n: int = N) -> Any:
-    rng = np.random.Generator(np.random.PCG64(1))
-    return arrays(image=rng.integers(0, 256, (n, 3, 8, 8), np.uint8), label=np.arange(n) % CLASSES, id=np.arange(n))
-
-
-def pairs(n: int = N) -> list[tuple[Any, int]]:
-    data = table(n)
-    return [(data[i]["image"], int(data[i]["label"])) for i in range(n)]
-
-
-def worked(
-    workers: int = 0, *, data: Any = None, size: int = 4, rank: int = 0, world: int = 1, seed: int = 7, **options: Any
-) -> DataLoader[Any]:
-    """Mixing in the workers."""
-    data = table() if data is None else data
-    sampler = KeyedBatchSampler(data, size, seed=3, shuffle=True, rank=rank, world_size=world)
-    collate = MixCollator(OP, FIELDS, seed, plan_key="plan")
-    return DataLoader(keyed(data), batch_sampler=sampler, collate_fn=collate, num_workers=workers, **options)
-
-
-def plain(workers: int = 0, *, data: Any = None, size: int = 4) -> DataLoader[Any]:
-    """Keyed, not mixed."""
-    data = table() if data is None else data
-    sampler = KeyedBatchSampler(data, size, seed=3, shuffle=True)
-    return DataLoader(data, batch_sampler=sampler, num_workers=workers)
-
-
-def mixing(loader: Any, **options: Any) -> MixLoader:
-    """Mixing in the main process."""
-    return MixLoader(loader, OP, FIELDS, 7, plan_key="plan", **options)
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (torch.Tensor, np.ndarray)):
-        return a.dtype == b.dtype and np.array_equal(np.asarray(a), np.asarray(b))
-    return bool(a == b)
-
-
-def epochs(loader: Any, count: int = 2) -> list[list[Any]]:
-    return [list(loader) for _ in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -182,175 +123,6 @@ def test_a_plain_list_of_numpy_batches_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
 
 
-# -- epochs, places and states ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("cut", [0, 1, 3, 5])
-def test_a_resumed_loader_goes_on_with_the_next_batch_and_reads_only_the_rest(
-    workers: int, cut: int, tmp_path: Path
-) -> None:
-    def made(name: str) -> MixLoader:
-        data = resumable.Counted(tmp_path / name, N)
-        return mixing(plain(workers, data=data))
-
-    expected = epochs(made("whole"))
-    first = made("first")
-    running = iter(first)
-    head = [next(running) for _ in range(cut)]
-    state = json.loads(json.dumps(first.state_dict()))
-    assert (state["epoch"], state["step"]) == (0, cut)
-    second = made("second")
-    second.load_state_dict(state)
-    assert (second.epoch, second.step) == (0, cut)
-    rest = epochs(second)
-    assert same(head + rest[0], expected[0])
-    assert same(rest[1], expected[1])
-    reads = (tmp_path / "second").read_text().split()
-    assert len(reads) == max(N - 4 * cut, 0) + N
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_killed_run_resumes_to_the_batches_of_an_unbroken_one(workers: int, tmp_path: Path) -> None:
-    def run(folder: Path, kill_after: int) -> int:
-        command = [sys.executable, resumable.__file__, str(folder), str(workers), "2", str(kill_after)]
-        return subprocess.run(command, cwd=Path(__file__).parent.parent).returncode
-
-    (tmp_path / "whole").mkdir()
-    resumable.main(tmp_path / "whole", workers, 2, 0)
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    assert run(broken, 8) == 9  # in the middle of epoch 1: 6 batches and 2
-    reads = broken / "reads.txt"
-    reads.rename(broken / "before.txt")
-    assert run(broken, 0) == 0
-    whole = (tmp_path / "whole" / "batches.txt").read_text().split()
-    assert len(whole) == len(set(whole)) == 12
-    assert (broken / "batches.txt").read_text().split() == whole
-    assert len(reads.read_text().split()) == 22 - 2 * 4
-
-
-def test_after_the_last_batch_the_rest_is_empty_and_after_the_pass_the_next_epoch_comes() -> None:
-    loader = mixing(plain())
-    running = iter(loader)
-    for _ in range(len(loader)):
-        next(running)
-    assert (loader.epoch, loader.step) == (0, 5)
-    resumed = mixing(plain())
-    resumed.load_state_dict(loader.state_dict())
-    assert list(resumed) == []
-    assert next(running, None) is None
-    assert (loader.epoch, loader.step) == (1, 0)
-    assert same(list(resumed), list(loader))
-
-
-def test_each_pass_is_the_next_epoch_and_set_epoch_sets_it(expected: Any) -> None:
-    loader = mixing(plain())
-    next(iter(loader))
-    assert same(list(loader), expected[1])  # a pass that was left counts
-    loader.set_epoch(0)
-    assert same(epochs(loader), expected)
-    loader.load_state_dict({**loader.state_dict(), "epoch": 1, "step": 2, "sampler": plain_state(1, 2)})
-    loader.set_epoch(1)
-    assert same(list(loader), expected[1][2:])
-    loader.load_state_dict({**loader.state_dict(), "epoch": 1, "step": 2, "sampler": plain_state(1, 2)})
-    loader.set_epoch(0)
-    assert same(list(loader), expected[0])
-
-
-def plain_state(epoch: int, step: int) -> dict[str, Any]:
-    sampler = plain().batch_sampler
-    assert isinstance(sampler, KeyedBatchSampler)
-    return sampler.state_dict(step, epoch=epoch)
-
-
-@stateful
-def test_a_stateful_data_loader_resumes_through_its_own_state() -> None:
-    def made() -> MixLoader:
-        torch.manual_seed(3)
-        return mixing(StatefulDataLoader(table(), 4, shuffle=True, num_workers=0))
-
-    whole = epochs(made())
-    first = made()
-    running = iter(first)
-    head = [next(running) for _ in range(2)]
-    state = copy.deepcopy(first.state_dict())
-    second = made()
-    torch.manual_seed(99)
-    second.load_state_dict(state)
-    assert same(head + list(second), whole[0])
-    assert (second.epoch, second.step) == (1, 0)
-
-
-@stateful
-def test_a_stateful_data_loader_over_keyed_batches_resumes_with_another_number_of_workers(tmp_path: Path) -> None:
-    def made(workers: int) -> MixLoader:
-        data = table()
-        return mixing(
-            StatefulDataLoader(
-                data, batch_sampler=KeyedBatchSampler(data, 4, seed=3, shuffle=True), num_workers=workers
-            )
-        )
-
-    whole = epochs(made(0))
-    first = made(2)
-    running = iter(first)
-    head = [next(running) for _ in range(2)]
-    second = made(0)
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert same([head + list(second), list(second)], whole)
-
-
-@stateful
-def test_a_keyed_sampler_in_a_stateful_data_loader_alone_keeps_its_place(expected: Any) -> None:
-    def made() -> StatefulDataLoader[Any]:
-        data = table()
-        sampler = KeyedBatchSampler(data, 4, seed=3, shuffle=True)
-        return StatefulDataLoader(
-            keyed(data), batch_sampler=sampler, collate_fn=MixCollator(OP, FIELDS, 7, plan_key="plan"), num_workers=2
-        )
-
-    first = made()
-    running = iter(first)
-    head = [next(running) for _ in range(2)]
-    second = made()
-    second.load_state_dict(first.state_dict())
-    assert same([head + list(second), list(second)], expected)
-
-
-@pytest.mark.parametrize("kind", ["list", "sequential", "distributed"])
-def test_a_loader_that_repeats_its_order_resumes_by_reading_on(kind: str) -> None:
-    def made() -> MixLoader:
-        data = table()
-        batches = DataLoader(data, 4)
-        if kind == "distributed":
-            batches = DataLoader(data, 4, sampler=DistributedSampler(data, 2, 1, seed=5))  # type: ignore[arg-type]
-        return mixing(list(batches) if kind == "list" else batches)
-
-    whole = epochs(made())
-    assert not same(whole[0], whole[1])
-    first = made()
-    running = iter(first)
-    head = [next(running) for _ in range(2)]
-    second = made()
-    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    assert same([head + list(second), list(second)], whole)
-
-
-def test_a_data_loader_that_shuffles_by_itself_says_how_to_make_it_resumable() -> None:
-    loader = mixing(DataLoader(table(), 4, shuffle=True))
-    start = loader.state_dict()
-    running = iter(loader)
-    next(running)
-    with pytest.raises(mx.MixError, match="KeyedBatchSampler"):
-        loader.state_dict()
-    with pytest.raises(mx.MixError, match="KeyedBatchSampler"):
-        loader.load_state_dict({**start, "step": 2})
-    assert (loader.epoch, loader.step) == (0, 1)
-    assert len([*running]) == 4
-    assert loader.state_dict()["epoch"] == 1  # between epochs there is nothing to find again
-
-
 def test_a_bad_batch_takes_its_number_with_it_and_the_next_one_comes(expected: Any) -> None:
     good = list(DataLoader(table(), batch_sampler=KeyedBatchSampler(table(), 4, seed=3, shuffle=True)))
     batches = [good[0], {"image": good[1]["image"]}, *good[2:]]
@@ -382,6 +154,21 @@ def test_a_reader_that_fails_leaves_the_place_countable() -> None:
     assert loader.state_dict()["step"] == 2
     assert next(running)["image"].float().mean() > 5
     assert loader.state_dict()["step"] == 4
+
+
+def test_a_pass_that_is_left_frees_its_workers_at_once() -> None:
+    others = multiprocessing.active_children()
+    loader = mixing(plain(2))
+    running = iter(loader)
+    next(running)
+    workers = [child for child in multiprocessing.active_children() if child not in others]
+    assert len(workers) == 2
+    gc.disable()  # nothing may wait for it: it would close the queues before the workers have heard of the end
+    try:
+        del running
+        assert not any(worker.is_alive() for worker in workers)
+    finally:
+        gc.enable()
 
 
 def test_train_and_eval_and_until_switch_the_mixing() -> None:
@@ -417,6 +204,31 @@ def test_a_collate_of_ones_own_is_used() -> None:
     assert np.array_equal(label, torch_label.numpy())
 
 
+class Row(NamedTuple):
+    image: Any
+    label: Any
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "number"])
+def test_mixing_from_samples_is_mixing_their_stack(kind: str) -> None:
+    convert = {"array": np.asarray, "tensor": torch.as_tensor, "number": lambda a: float(a.sum())}
+    images = [convert[kind](table()[i]["image"][0, :4].astype(np.float32)) for i in range(5)]
+    field = mx.Field("b" if kind == "number" else "b h w")
+    op = mx.Mixup(0.8)
+    samples = Keyed([Row(image, i % 3) for i, image in enumerate(images)], BatchKey(0, 0, 0))
+    got = MixCollator(op, {0: field, 1: mx.Labels(3)}, 7)(samples)
+    stacked = MixCollator(op, {0: field, 1: mx.Labels(3)}, 7, collate=default_collate)(samples)
+    assert type(got) is type(stacked) is Row
+    assert got.image.dtype == stacked.image.dtype
+    assert same(tuple(got), tuple(stacked))
+
+
+def test_samples_of_different_sizes_are_refused() -> None:
+    samples = Keyed([{"x": np.zeros((n, 4))} for n in (2, 3)], BatchKey(0, 0, 0))
+    with pytest.raises(RuntimeError, match="equal size"):
+        MixCollator(mx.Mixup(), {"x": mx.Field("b t d")}, 7)(samples)
+
+
 def test_labels_reach_operators_that_pair_by_class() -> None:
     loader = MixLoader(plain(size=N), mx.Mixup(pairing="other_class"), FIELDS, 7, plan_key="plan")
     (batch,) = loader
@@ -425,41 +237,6 @@ def test_labels_reach_operators_that_pair_by_class() -> None:
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"length": 20}, "length=20"),
-        ({"batches": 7}, "batches=7"),
-        ({"seed": 8}, "seed=8"),
-        ({"kind": "plain"}, "kind='plain'"),
-        ({"version": 2}, "version 2"),
-        ({"step": 9}, "step=9"),
-        ({"epoch": None}, "epoch=None"),
-        ({"sampler": None}, "lacks 'sampler'"),
-        ({"sampler": {}}, "different places"),
-        ({"sampler": {"epoch": 0, "step": 0}}, "lacks version"),
-    ],
-)
-def test_a_state_that_does_not_fit_is_refused_and_the_place_is_kept(change: Any, message: str) -> None:
-    saved = mixing(plain()).state_dict()
-    loader = mixing(plain())
-    running = iter(loader)
-    next(running)
-    before = loader.state_dict()
-    with pytest.raises(mx.MixError, match=message):
-        loader.load_state_dict({**saved, **change})
-    assert loader.state_dict() == before
-    assert len(list(running)) == 4
-
-
-@stateful
-@pytest.mark.parametrize("make", [plain, lambda data: DataLoader(data, 4), lambda data: StatefulDataLoader(data, 4)])
-def test_a_data_set_of_another_length_is_refused(make: Any) -> None:
-    state = mixing(make(data=table(20))).state_dict()
-    with pytest.raises(mx.MixError, match=r"length=20.* has 19"):
-        mixing(make(data=table())).load_state_dict(state)
 
 
 def test_samples_without_a_key_are_refused_with_the_way_out() -> None:
@@ -505,18 +282,3 @@ def test_numpy_collate_keeps_the_structure_of_the_samples() -> None:
     assert got["a"][0].tolist() == [[0, 0], [1, 1]]
     assert got["a"][1].tolist() == [1, 2]
     assert got["b"] == ["x", "y"]
-
-
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Any:
-        return (table()[i] for i in range(N))
-
-
-def test_a_stream_mixes_and_resumes_by_reading_on() -> None:
-    whole = epochs(mixing(DataLoader(Stream(), 4)))
-    loader = mixing(DataLoader(Stream(), 4))
-    running = iter(loader)
-    head = [next(running)]
-    resumed = mixing(DataLoader(Stream(), 4))
-    resumed.load_state_dict(loader.state_dict())
-    assert same([head + list(resumed), list(resumed)], whole)
