@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import backend_for, same_memory, share_memory
+from .backends import backend_for, repeats, same_memory, share_memory
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
 from .layout import BOX_AXES, check_rank, parse_layout
@@ -266,6 +266,8 @@ def _check_out(ready: Prepared, shape: tuple[int, ...], dtype: str) -> None:
         raise MixValueError(
             f"out is {engine.dtype_name(out)} of shape {tuple(out.shape)}, expected {want_dtype} of shape {wanted}"
         )
+    if repeats(out):
+        raise MixValueError("out holds several elements in one place (a broadcast view): give an array of its own")
     if same_memory(x, out) and to is None:
         for plan in ready.plans:
             _check_in_place(plan, shape[batch])

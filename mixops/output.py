@@ -41,8 +41,8 @@ class Output:
     def __post_init__(self) -> None:
         parse_layout(self.layout)
         name = self.dtype if isinstance(self.dtype, str) else str(self.dtype).removeprefix("torch.")
-        if name not in DTYPES:
-            name = getattr(np.dtype(self.dtype), "name", name) if not isinstance(self.dtype, str) else name
+        if name not in DTYPES and isinstance(self.dtype, type):  # np.float32, or ml_dtypes.bfloat16
+            name = self.dtype.__name__
         if name not in DTYPES:
             raise MixTypeError(f"Output(dtype={self.dtype!r}): expected one of {', '.join(DTYPES)}")
         object.__setattr__(self, "dtype", name)

@@ -19,6 +19,7 @@ from . import archive
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
 from .layout import check_extents
+from .spec import plain_array
 
 _DTYPES = {
     "base": np.int32,
@@ -33,10 +34,7 @@ ARRAYS = tuple(_DTYPES)
 
 def _array(name: str, value: Any) -> np.ndarray:
     dtype = np.dtype(_DTYPES[name])
-    try:
-        given = np.asarray(value)
-    except ValueError:
-        raise MixValueError(f"plan {name}: rows of different lengths, expected an array of {dtype}") from None
+    given = plain_array(f"plan {name}", value)
     if given.dtype.kind not in ("iu" if dtype.kind == "i" else "iuf") and given.size:
         raise MixTypeError(f"plan {name}: got {given.dtype}, expected {dtype}")
     if dtype.kind == "i" and given.size and given.dtype.itemsize > 4:
@@ -228,7 +226,7 @@ class Plan:
         Raises:
             MixError: if rows are no integers, or fewer than the plan names.
         """
-        rows = np.asarray(rows)
+        rows = plain_array("on(rows)", rows)
         rows = rows if rows.size else rows.astype(np.int64)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise MixTypeError(f"on(rows): got {rows.dtype} of shape {rows.shape}, expected row numbers of the source")

@@ -24,7 +24,7 @@ class Spec:
         training: False in evaluation: every operator then draws the identity.
 
     Raises:
-        MixError: if n is negative, an extent is below 1, there are more than three, or lengths do not fit.
+        MixError: if n or epoch is negative, an extent is below 1, there are more than three, or lengths do not fit.
 
     Example:
         >>> Spec(n=64, shape=(224, 224)).n
@@ -43,8 +43,12 @@ class Spec:
         shape = check_extents("Spec shape", self.shape)
         object.__setattr__(self, "n", int(self.n))
         object.__setattr__(self, "shape", shape)
+        if self.epoch is not None and (
+            isinstance(self.epoch, bool) or not isinstance(self.epoch, (int, np.integer)) or self.epoch < 0
+        ):
+            raise MixValueError(f"Spec epoch={self.epoch!r}: expected a whole number of 0 or more, or None")
         if self.lengths is not None:
-            lengths = np.asarray(self.lengths)
+            lengths = plain_array("Spec lengths", self.lengths)
             if lengths.shape != (self.n,) or lengths.dtype.kind not in "iu":
                 raise MixValueError(
                     f"Spec lengths: got {lengths.dtype} of shape {lengths.shape}, expected integers, ({self.n},)"
@@ -82,6 +86,14 @@ class Spec:
         check_rank(names, len(shape))
         extent = dict(zip(names, shape, strict=True))
         return cls(extent["b"], tuple(extent[a] for a in box_axes_of(names)), lengths, epoch, training)
+
+
+def plain_array(name: str, value: Any) -> np.ndarray:
+    """The value as an array, or a MixError that names it: its rows have different lengths."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise MixValueError(f"{name}: rows of different lengths, expected an array") from None
 
 
 def shape_of(array: Any, names: tuple[str, ...]) -> tuple[int, ...]:

@@ -82,6 +82,18 @@ def same_memory(x: Any, out: Any) -> bool:
     )
 
 
+def repeats(out: Any) -> bool:
+    """True if two elements of out lie in one place (a broadcast, an expanded tensor): it cannot hold a result."""
+    if 0 in out.shape:
+        return False
+    reach = 0
+    for step, extent in sorted((abs(s), n) for s, n in zip(_strides(out), out.shape, strict=True) if n > 1):
+        if step <= reach:
+            return True
+        reach += step * (extent - 1)
+    return False
+
+
 def share_memory(x: Any, out: Any) -> bool:
     """True if the bytes of out and of x, or of one of its samples, may overlap."""
     low, high = _span(out)

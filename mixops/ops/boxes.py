@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MixTypeError, MixValueError
+from ..spec import plain_array
 
 EDGES = ("clip", "inside")
 
@@ -61,7 +62,7 @@ def placed(
 
 def given_place(at: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Centres or corners that a user gave, spread over the boxes."""
-    place = np.asarray(at)
+    place = plain_array("at", at)
     if place.dtype.kind not in "iu":
         raise MixTypeError(f"at: got {place.dtype}, expected whole pixel positions")
     try:
@@ -72,7 +73,7 @@ def given_place(at: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def given_boxes(box: Any, n: int, shape: tuple[int, ...]) -> np.ndarray:
     """(n, 2R) boxes that a user gave: one for all rows or one each, checked."""
-    array = np.asarray(box)
+    array = plain_array("box", box)
     if array.dtype.kind not in "iu" or array.shape not in ((2 * len(shape),), (n, 2 * len(shape))):
         raise MixValueError(
             f"box: got {array.dtype} of shape {array.shape}, expected integers (start, stop of each axis) of shape "

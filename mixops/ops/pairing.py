@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MixTypeError, MixValueError
+from ..spec import plain_array
 
 PAIRINGS = ("random", "derange", "roll", "flip", "same_class", "other_class")
 #: Pairings that look at the labels.
@@ -51,7 +52,7 @@ def partners(
 
 
 def _given(given: Any, n: int) -> np.ndarray:
-    partner = np.asarray(given)
+    partner = plain_array("partner", given)
     if partner.shape != (n,) or (partner.dtype.kind not in "iu" and n):
         raise MixValueError(
             f"partner: got {partner.dtype} of shape {partner.shape}, expected row numbers of shape ({n},)"
@@ -73,7 +74,7 @@ def class_ids(labels: Any, n: int) -> np.ndarray:
     """(n,) class ids from ids or one-hot rows; a MixError where a row has no one class."""
     if hasattr(labels, "detach"):
         labels = labels.detach().cpu().numpy()
-    labels = np.asarray(labels)
+    labels = plain_array("labels", labels)
     if labels.shape == (n,) and labels.dtype.kind in "iu":
         return labels
     if labels.ndim == 2 and len(labels) == n:
