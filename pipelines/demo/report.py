@@ -1,0 +1,176 @@
+"""Run the demonstration and write it: into a temporary folder first, so that a report is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mixops as mx
+
+from .page import page
+from .photos import SHOWN, Strip, photo_strips
+from .speed import CHAINS, Pace, measure
+from .train import METHODS, Curves, run_count, train_all
+from .verdict import Verdict, verdicts
+
+_MARK = "mixops demo report, version 1"
+
+
+def step_count(seeds: int) -> int:
+    """How many steps ``write_report`` tells of."""
+    return 1 + run_count(seeds) + len(CHAINS)
+
+
+def write_report(
+    out: Path,
+    *,
+    seeds: int = 6,
+    epochs: int = 40,
+    rounds: int = 15,
+    seed: int = 208,
+    step: Callable[[str], None] = print,
+) -> Path:
+    """Do everything and write ``index.html``, ``report.json`` and the tiles.
+
+    Args:
+        out: folder to write; an earlier report there is replaced at the very end.
+        seeds: training runs of each method, 2 or more.
+        epochs: of each run.
+        rounds: of the timing.
+        seed: of the photographs' draws; the default was chosen for shares that the eye can tell apart.
+        step: told what was just done, ``step_count(seeds)`` times.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        MixError: if a number is out of range, or ``out`` holds something that is no earlier report.
+    """
+    _check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _fill(fresh, seeds, epochs, rounds, seed, step)
+        _put_in_place(fresh, out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return out / "index.html"
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse to replace what this program did not write."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        mark = json.loads((out / "report.json").read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        mark = None
+    if mark != _MARK:
+        raise mx.MixValueError(f"{out} is there and holds no report of this program: name another folder, or remove it")
+
+
+def _put_in_place(fresh: Path, out: Path) -> None:
+    fresh.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+    if not out.exists():
+        fresh.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    out.rename(old / "report")
+    fresh.rename(out)
+    shutil.rmtree(old)
+
+
+def _fill(folder: Path, seeds: int, epochs: int, rounds: int, seed: int, step: Callable[[str], None]) -> None:
+    start = time.perf_counter()
+    strips = photo_strips(folder, seed)
+    step("photographs")
+    with _one_thread():
+        curves = _trained(seeds, epochs, step)
+        paces = _timed(rounds, step)
+    found = verdicts(curves)
+    about = _about()
+    line = (
+        f"mixops {about['mixops']}, Python {about['python']}, NumPy {about['numpy']}, torch {about['torch']}; "
+        f"{about['cpus']} CPUs, {about['machine']}; made in {time.perf_counter() - start:.0f} s"
+    )
+    numbers = _numbers(about, strips, curves, found, paces, seed)
+    (folder / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    strips[-1].plan.save(folder / "plan.npz")
+    (folder / "index.html").write_text(page(strips, curves, found, paces, line), encoding="utf-8")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: small networks lose by more, and the contenders of the timing stay comparable."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _trained(seeds: int, epochs: int, step: Callable[[str], None]) -> Curves:
+    for what, curves in train_all(seeds, epochs):
+        if curves is not None:
+            return curves
+        step(what)
+    raise AssertionError("train_all ends with the curves")
+
+
+def _timed(rounds: int, step: Callable[[str], None]) -> list[Pace]:
+    paces = []
+    for chain, pace in measure(rounds):
+        paces.append(pace)
+        step(f"speed of {chain}")
+    return paces
+
+
+def _about() -> dict[str, Any]:
+    return {
+        "mixops": version("mixops"),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "torch": version("torch"),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+    }
+
+
+def _numbers(
+    about: dict[str, Any],
+    strips: Sequence[Strip],
+    curves: Curves,
+    found: Sequence[Verdict],
+    paces: Sequence[Pace],
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "format": _MARK,
+        "about": about,
+        "photographs": {
+            "seed": seed,
+            "operators": [spelled for spelled, _ in SHOWN],
+            "captions": {strip.title: [str(caption) for caption in strip.captions] for strip in strips},
+        },
+        "training": {
+            "methods": {name: repr(op) for name, op in METHODS.items()},
+            "epochs": curves.epochs.tolist(),
+            "accuracy": {method: runs.tolist() for method, runs in curves.accuracy.items()},
+            "verdicts": [asdict(v) for v in found],
+            "sentences": [v.sentence for v in found[1:]],
+        },
+        "images per second": [asdict(pace) for pace in paces],
+    }
