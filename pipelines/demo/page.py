@@ -55,7 +55,9 @@ ul { padding-left: 1.2rem; margin: .6rem 0; }
 """
 
 
-def page(strips: Sequence[Strip], curves: Curves, found: Sequence[Verdict], paces: Sequence[Pace], about: str) -> str:
+def page_html(
+    strips: Sequence[Strip], curves: Curves, found: Sequence[Verdict], paces: Sequence[Pace], about: str
+) -> str:
     """The whole page as HTML.
 
     Args:

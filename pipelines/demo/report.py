@@ -17,7 +17,7 @@ from typing import Any
 
 import mixops as mx
 
-from .page import page
+from .page import page_html
 from .photos import SHOWN, Strip, photo_strips
 from .speed import CHAINS, Pace, measure
 from .train import METHODS, Curves, run_count, train_all
@@ -106,7 +106,7 @@ def _fill(folder: Path, seeds: int, epochs: int, rounds: int, seed: int, step: C
     numbers = _numbers(about, strips, curves, found, paces, seed)
     (folder / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     strips[-1].plan.save(folder / "plan.npz")
-    (folder / "index.html").write_text(page(strips, curves, found, paces, line), encoding="utf-8")
+    (folder / "index.html").write_text(page_html(strips, curves, found, paces, line), encoding="utf-8")
 
 
 @contextmanager
