@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from ..execute import Job
     from ..plan import Plan
 
-#: Bytes of one row's unit: long enough for the chip to read ahead, with its donor and result well inside the cache.
-UNIT = 32768
+#: Bytes of a row that are read in one visit: long enough for the chip to read ahead, few enough that they are still in
+#: the second-level cache when the row is met again as a donor.
+VISIT = 32768
+#: Bytes of a unit that is painted before it goes to memory: they must stay in the first-level cache.
+STAGE = 8192
 #: Results of more bytes than this are streamed past the cache, which they would only sweep clean.
 STREAM_FROM = 8 << 20
 #: Below this many bytes a second thread costs more than it saves.
@@ -173,7 +176,7 @@ def _mixed(job: Job, dtype: str, in_place: bool = False) -> np.ndarray | None:
     moved = any(out_strides[n] != source.strides[n] for n in source.names if source.extent[n] > 1)
     tail = scaled or moved or halves or out_dtype != dtype
     by_channel = fills.value.shape[1] > 1 or noisy or len(scale) > 1
-    geo = geometry(source.names, source.shape, plan.rank, by_channel, out_strides if tail else {})
+    geo = geometry(source.names, source.shape, plan.rank, by_channel, tuple(out_strides[n] for n in source.names) if tail else ())
     if geo is None or (noisy and not geo.noise_fits):
         return None
     if plan.n and geo.extent and geo.inner and len(geo.coords):
@@ -224,7 +227,8 @@ def _launch(
         if in_place and shifted.any():
             itself = (one == np.arange(plan.n)) & shifted.any(1)
             saves[itself], reads[itself] = one[itself], True
-    lines, piece, units = _units(geo, max(like.itemsize, work.itemsize), in_place and bool(shifted.any()))
+    staged = like_out is not None or (streamed and not (whole and plan.k == 1))
+    lines, piece, visit, visits = _units(geo, like.itemsize, work.itemsize, staged, in_place and bool(shifted.any()))
     own = source.address[plan.base]
     target = out.__array_interface__["data"][0] + np.arange(plan.n, dtype=np.int64) * row_stride
     fill = np.where(plan.partner < 0, -1 - plan.partner, 0)
@@ -233,11 +237,11 @@ def _launch(
         like, work, like_out, own, target,
         _donors(plan, source, shifted), None if whole else plan.box, plan.opacity, fill, values, noise,
         order, saves if in_place else None, reads if in_place else None,
-        geo.coords, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
+        geo.coords, geo.steps, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
         *ending, geo.strides,
     )  # fmt: skip
     threads = thread_count(job.threads) if out.nbytes >= THREADS_FROM else 1
-    share_out(lambda lo, hi: kernels.mix_units(*arguments, (lo, hi, lines, piece), streamed), units, threads)
+    share_out(lambda lo, hi: kernels.mix_units(*arguments, (lo, hi, lines, piece, visit), streamed), visits, threads)
 
 
 def _full(shape: tuple[int, ...]) -> np.ndarray:
@@ -267,13 +271,17 @@ def _in_batch(base: np.ndarray, donor: np.ndarray) -> np.ndarray:
     return np.where(base[found] == donor, found, np.arange(len(base)))
 
 
-def _units(geo: Geometry, itemsize: int, whole: bool) -> tuple[int, int, int]:
-    """Lines a unit, elements a unit of a long line (0: whole lines), and how many units there are."""
-    lines, size = len(geo.coords), geo.extent * geo.inner
-    if whole:
-        return lines, 0, 1
-    if size * itemsize > UNIT:
-        piece = max(1, UNIT // itemsize // geo.inner) * geo.inner
-        return 1, piece, lines * -(-size // piece)
-    a_unit = min(lines, UNIT // (size * itemsize))
-    return a_unit, 0, -(-lines // a_unit)
+def _units(geo: Geometry, size: int, work_size: int, staged: bool, at_once: bool) -> tuple[int, int, int, int]:
+    """How a sample is cut: lines a unit, elements a unit of a long line (0: whole lines), units a visit, and visits."""
+    lines, line = len(geo.coords), geo.extent * geo.inner
+    if at_once:
+        return lines, 0, 1, 1
+    room = STAGE // work_size if staged else VISIT // size
+    if line > room:
+        a_unit, piece = 1, max(1, room // geo.inner) * geo.inner
+        unit, units = piece, lines * -(-line // piece)
+    else:
+        a_unit, piece = min(lines, room // line), 0
+        unit, units = a_unit * line, -(-lines // a_unit)
+    visit = max(1, VISIT // (unit * size)) if staged else 1
+    return a_unit, piece, visit, -(-units // visit)

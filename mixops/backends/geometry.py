@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -16,6 +17,7 @@ class Geometry:
 
     Args:
         coords: (lines, R + 1) int64, coordinate on each box axis and the channel or -1.
+        steps: (R, 2) int64, lines that one place along each box axis takes (0: the axis of the run), and its extent.
         places: (lines, 2) int64, noise position and byte offset in the result.
         axis: box axis of the run, or -1.
         extent: places along the run.
@@ -27,6 +29,7 @@ class Geometry:
     """
 
     coords: np.ndarray
+    steps: np.ndarray
     places: np.ndarray
     axis: int
     extent: int
@@ -37,8 +40,9 @@ class Geometry:
     noise_fits: bool
 
 
+@lru_cache(maxsize=256)
 def geometry(
-    names: tuple[str, ...], shape: tuple[int, ...], rank: int, by_channel: bool, out_strides: dict[str, int]
+    names: tuple[str, ...], shape: tuple[int, ...], rank: int, by_channel: bool, strides: tuple[int, ...]
 ) -> Geometry | None:
     """Lines of a dense sample.
 
@@ -47,13 +51,14 @@ def geometry(
         shape: their extents.
         rank: axes that boxes are measured on.
         by_channel: do channels matter (values or noise for each)?
-        out_strides: byte stride of each axis in the result; empty if it lies as the input does.
+        strides: byte stride of each axis in the result; empty if it lies as the input does.
 
     Returns:
         The geometry; None if the axes inside a place are not evenly spaced in the result.
     """
     axes = BOX_AXES[rank]
     extent = dict(zip(names, shape, strict=True))
+    out_strides = dict(zip(names, strides, strict=False))
     run = max((i for i, n in enumerate(names) if n in axes), default=-1)
     if run < 0:
         run = max((i for i, n in enumerate(names) if n != "c" or not (by_channel or out_strides)), default=-1)
@@ -73,9 +78,11 @@ def geometry(
     coords = np.zeros((lines, rank + 1), np.int64)
     coords[:, rank] = -1 if "c" in inside else 0
     places = np.zeros((lines, 2), np.int64)
+    steps = np.array([(0, extent[a]) for a in axes], np.int64).reshape(rank, 2)
     for row, name in enumerate(lead):
         if name in axes:
             coords[:, axes.index(name)] = grid[row]
+            steps[axes.index(name), 0] = prod(extent[n] for n in lead[row + 1 :])
         if name == "c":
             coords[:, rank] = grid[row]
         places[:, 0] += grid[row] * position.get(name, 0)
@@ -83,6 +90,7 @@ def geometry(
     last = along[-1] if along else ""
     return Geometry(
         coords,
+        steps,
         places,
         axes.index(last) if last in axes else -1,
         prod(extent[n] for n in along),

@@ -15,7 +15,7 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import overload
 
-from .vector import blend, fence, half_bits, load_one, pointer, take_over
+from .vector import blend, fence, fetch, half_bits, load_one, pointer, send, take_over
 
 def _store(value, like): ...
 
@@ -127,25 +127,77 @@ def _recast_impl(value, like):
 
 
 @njit(nogil=True)
-def _next_inside(box, coords, axis, line, last):
+def _keep(array):
+    """Hold an array that is only known by its address until here."""
+    return len(array)
+
+
+@njit(nogil=True)
+def _next_inside(box, n, k, coords, steps, line, last):
     """The next line from ``line`` on that lies inside a box; ``last`` if there is none."""
-    while line < last:
-        inside = True
-        for r in range(len(box) // 2):
-            if r != axis and not box[2 * r] <= coords[line, r] < box[2 * r + 1]:
-                inside = False
-        if inside:
-            break
-        line += 1
+    r = 0
+    while r < len(steps):
+        if line >= last:
+            return last
+        lines = steps[r, 0]  # lines that one place along axis r takes; 0 for the axis of the run
+        if lines > 0:
+            here, start, stop = coords[line, r], box[n, k, 2 * r], box[n, k, 2 * r + 1]
+            if not start <= here < stop:
+                if start >= stop:
+                    return last
+                ahead = start - here if here < start else steps[r, 1] - here + start
+                line += ahead * lines - line % lines
+                r = 0
+                continue
+        r += 1
     return line
+
+
+@njit(nogil=True)
+def _span(box, n, k, axis, inner, e0, e1):
+    """The elements of a line's piece e0..e1 that lie inside a box."""
+    if axis < 0:
+        return e0, e1
+    return max(e0, box[n, k, 2 * axis] * inner), min(e1, box[n, k, 2 * axis + 1] * inner)
+
+
+@njit(nogil=True)
+def _covers(box, n, k, steps, axis, inner, e0, e1):
+    """Does a box cover every line, from e0 to e1?"""
+    for r in range(len(steps)):
+        if steps[r, 0] > 0 and (box[n, k, 2 * r] > 0 or box[n, k, 2 * r + 1] < steps[r, 1]):
+            return False
+    return _span(box, n, k, axis, inner, e0, e1) == (e0, e1)
+
+
+@njit(nogil=True)
+def _fetch_boxes(own_at, first_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size):
+    """Ask for all that boxes of this unit will touch: they lie too far apart for the chip to see them coming."""
+    for k in range(opacity.shape[1]):
+        if opacity[n, k] == 0:
+            continue
+        a, b = _span(box, n, k, axis, inner, e0, e1)
+        line = first
+        while a < b:
+            line = _next_inside(box, n, k, coords, steps, line, last)
+            if line >= last:
+                break
+            ahead = ((line - first) * line_size + a - e0) * size
+            for byte in range(ahead, ahead + (b - a) * size, 64):
+                fetch(own_at + byte, 1)
+            if donor[n, k] != 0:
+                there = donor[n, k] + offset * size
+                for byte in range(ahead, ahead + (b - a) * size, 64):
+                    fetch(there + byte, 0)
+            line += 1
 
 
 @njit(nogil=True, cache=True)
 def mix_units(
     like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads,
-    coords, run, places, scale, shift, strides, units, past_cache,
+    coords, steps, run, places, scale, shift, strides, units, past_cache,
 ):  # fmt: skip
-    """Mix units lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
+    """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
     Args:
         like: element type of the input; ``work``: of the painted unit; ``like_out``: of the result, None for ``work``.
@@ -158,16 +210,18 @@ def mix_units(
         saves, reads: None unless in place; (N,) the row that reads this row's saved original, or -1; (N,) bool, this
             row's donor is the saved original.
         coords: (lines, R + 1) coordinate of each line on each box axis (0 for the axis of the run), and its channel or -1.
+        steps: (R, 2) lines that one place along each box axis takes (0: the axis of the run), and its extent.
         run: box axis along a line (-1: none), its extent, elements inside one place, elements inside one channel, noise
             position step.
         places: (lines, 2) noise position of each line, and its byte offset in the result.
         scale, shift: None, or (1,) or (C,): out = v·scale + shift.
         strides: bytes in the result from place to place along the run, and within a place.
-        units: lo, hi, lines a unit, elements a unit of a long line (0: whole lines).
+        units: lo, hi, lines a unit, elements a unit of a long line (0: whole lines), units a visit to a row. lo and hi
+            count visits.
         past_cache: stream results to memory.
     """
     axis, extent, inner, post, step = run
-    lo, hi, lines_a_unit, piece = units
+    lo, hi, lines_a_unit, piece, visit = units
     line_size, size, patches = extent * inner, like.itemsize, opacity.shape[1]
     pieces = 1 if piece == 0 else (line_size + piece - 1) // piece
     room = lines_a_unit * line_size if piece == 0 else piece
@@ -178,101 +232,97 @@ def mix_units(
     staged = past_cache and not direct
     if like_out is not None:
         staged = True
-    scratch = np.empty(room * work.itemsize if staged else 0, np.uint8)
+    scratch = np.empty(room * work.itemsize + 64 if staged else 0, np.uint8)
+    stage = (scratch.ctypes.data + 63) & ~63  # whole cache lines: an access across two costs double
     buffer = np.empty(room * 8 if like_out is not None else 0, np.uint8)
     saved = np.empty(room * size if saves is not None else 0, np.uint8)
     first_at = 0
-    for unit in range(lo, hi):
-        first = (unit // pieces) * lines_a_unit
-        last = min(first + lines_a_unit, len(coords))
-        e0 = (unit % pieces) * piece
-        e1 = line_size if piece == 0 else min(e0 + piece, line_size)
-        offset = first * line_size + e0
-        count = (last - first - 1) * line_size + e1 - e0
+    total = -(-len(coords) // lines_a_unit) * pieces
+    # Saved originals are kept for one unit: in place a visit is one unit.
+    for turn in range(lo, hi):
         for n in order:
-            own_at = own[n] + offset * size
-            at = scratch.ctypes.data if staged else target[n] + offset * work.itemsize
-            begun = False
-            if saves is not None:
-                begun = True
-                if saves[n] >= 0:
-                    first_at = own[n]
-                    _save(saved.ctypes.data, own_at, first_at, saves[n], donor, box, opacity, coords, axis, inner, first, last, e0, e1, count, line_size, like)
-            for k in range(patches):
-                take = opacity[n, k]
-                if take == 0:
-                    continue
-                base = donor[n, k] + offset * size
+            for unit in range(turn * visit, min((turn + 1) * visit, total)):
+                first = (unit // pieces) * lines_a_unit
+                last = min(first + lines_a_unit, len(coords))
+                e0 = (unit % pieces) * piece
+                e1 = line_size if piece == 0 else min(e0 + piece, line_size)
+                offset = first * line_size + e0
+                count = (last - first - 1) * line_size + e1 - e0
+                own_at = own[n] + offset * size
+                at = stage if staged else target[n] + offset * work.itemsize
+                begun = False
                 if saves is not None:
-                    if reads[n]:
-                        base = saved.ctypes.data + donor[n, k] - first_at
-                whole = donor[n, k] != 0
-                if box is not None:
-                    whole = whole and _covers(box[n, k], coords, axis, inner, first, last, e0, e1)
-                if whole:
-                    if take == 1:
-                        take_over(at, base, count, direct, like, work)
-                    elif begun:
-                        _onto(at, base, count, take, like, work)
-                    else:
-                        blend(at, own_at, base, count, take, direct, like, work)
                     begun = True
+                    if box is not None:
+                        _fetch_boxes(own_at, first_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size)
+                    if saves[n] >= 0:
+                        first_at = own[n]
+                        _save(saved.ctypes.data, own_at, first_at, saves[n], donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, count, line_size, like)
+                for k in range(patches):
+                    take = opacity[n, k]
+                    if take == 0:
+                        continue
+                    base = donor[n, k] + offset * size
+                    if saves is not None:
+                        if reads[n]:
+                            base = saved.ctypes.data + donor[n, k] - first_at
+                    whole = donor[n, k] != 0
+                    if box is not None:
+                        whole = whole and _covers(box, n, k, steps, axis, inner, e0, e1)
+                    if whole:
+                        if take == 1:
+                            take_over(at, base, count, direct, like, work)
+                        elif begun:
+                            _onto(at, base, count, take, like, work)
+                        else:
+                            blend(at, own_at, base, count, take, direct, like, work)
+                        begun = True
+                        continue
+                    if not begun:
+                        take_over(at, own_at, count, False, like, work)
+                        begun = True
+                    a, b, line = e0, e1, first
+                    if box is not None:
+                        a, b = _span(box, n, k, axis, inner, e0, e1)
+                    while a < b:
+                        if box is not None:
+                            line = _next_inside(box, n, k, coords, steps, line, last)
+                        if line >= last:
+                            break
+                        ahead = (line - first) * line_size + a - e0
+                        here, there = at + ahead * work.itemsize, base + ahead * size
+                        painted = False
+                        if values is not None:
+                            if donor[n, k] == 0:
+                                _fill(here, a, b, fill[n, k], take, coords[line, -1], places[line, 0], step, inner, post, values, noise, work)
+                                painted = True
+                        if not painted:
+                            if take == 1:
+                                take_over(here, there, b - a, False, like, work)
+                            else:
+                                _onto(here, there, b - a, take, like, work)
+                        line += 1
+                if saves is not None:
                     continue
                 if not begun:
+                    if like_out is None:
+                        take_over(target[n] + offset * size, own_at, count, past_cache, like, work)
+                        continue
                     take_over(at, own_at, count, False, like, work)
-                    begun = True
-                a, b, line = e0, e1, first
-                if box is not None:
-                    if axis >= 0:
-                        a, b = max(e0, box[n, k, 2 * axis] * inner), min(e1, box[n, k, 2 * axis + 1] * inner)
-                while a < b:
-                    if box is not None:
-                        line = _next_inside(box[n, k], coords, axis, line, last)
-                    if line >= last:
-                        break
-                    ahead = (line - first) * line_size + a - e0
-                    here, there = at + ahead * work.itemsize, base + ahead * size
-                    if values is not None:
-                        if donor[n, k] == 0:
-                            _fill(here, a, b, fill[n, k], take, coords[line, -1], places[line, 0], step, inner, post, values, noise, work)
-                            line += 1
-                            continue
-                    if take == 1:
-                        take_over(here, there, b - a, False, like, work)
-                    else:
-                        _onto(here, there, b - a, take, like, work)
-                    line += 1
-            if saves is not None:
-                continue
-            if not begun:
-                if like_out is None:
-                    take_over(target[n] + offset * size, own_at, count, past_cache, like, work)
-                    continue
-                take_over(at, own_at, count, False, like, work)
-            if like_out is not None:
-                for line in range(first, last):
-                    start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
-                    painted_at = at + (line - first) * line_size * work.itemsize
-                    _finish(start, painted_at, (e1 - e0) // inner, inner, coords[line, -1], post, scale, shift, strides, buffer.ctypes.data, past_cache, work, like_out)
-            elif staged:
-                take_over(target[n] + offset * size, at, count, True, work, work)
+                if like_out is not None:
+                    for line in range(first, last):
+                        start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
+                        painted_at = at + (line - first) * line_size * work.itemsize
+                        _finish(start, painted_at, (e1 - e0) // inner, inner, coords[line, -1], post, scale, shift, strides, buffer.ctypes.data, past_cache, work, like_out)
+                elif staged:
+                    send(target[n] + offset * size, at, count, own_at + count * size, work)
     if past_cache:
         fence()
+    _keep(scratch)
 
 
 @njit(nogil=True)
-def _covers(box, coords, axis, inner, first, last, e0, e1):
-    """Does a box cover the whole unit?"""
-    if axis >= 0 and (box[2 * axis] * inner > e0 or box[2 * axis + 1] * inner < e1):
-        return False
-    for line in range(first, last):
-        if _next_inside(box, coords, axis, line, line + 1) != line:
-            return False
-    return True
-
-
-@njit(nogil=True)
-def _save(saved, own_at, first_at, user, donor, box, opacity, coords, axis, inner, first, last, e0, e1, count, line_size, like):
+def _save(saved, own_at, first_at, user, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, count, line_size, like):
     """Keep what row ``user`` will read of this unit: only its boxes, for the rest need not come from memory at all."""
     size = like.itemsize
     for k in range(opacity.shape[1]):
@@ -280,11 +330,10 @@ def _save(saved, own_at, first_at, user, donor, box, opacity, coords, axis, inne
             continue
         if box is not None:
             if donor[user, k] == first_at:
-                a, b, line = e0, e1, first
-                if axis >= 0:
-                    a, b = max(e0, box[user, k, 2 * axis] * inner), min(e1, box[user, k, 2 * axis + 1] * inner)
+                a, b = _span(box, user, k, axis, inner, e0, e1)
+                line = first
                 while a < b:
-                    line = _next_inside(box[user, k], coords, axis, line, last)
+                    line = _next_inside(box, user, k, coords, steps, line, last)
                     if line >= last:
                         break
                     ahead = ((line - first) * line_size + a - e0) * size

@@ -186,15 +186,7 @@ def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: 
                 value = emit.narrow(emit.widen(value, kind, wide, lanes), result, lanes)
             emit.store(value, to, index, result, aligned)
 
-        if kind == result:
-            with builder.if_else(past) as (streamed, cached):
-                with streamed:
-                    _loop(builder, to, many, _SIZE[result], ir.Constant(ir.IntType(1), 1), body)
-                with cached:
-                    pointers = [builder.inttoptr(a, cgutils.voidptr_t) for a in (to, start)]
-                    cgutils.raw_memcpy(builder, *pointers, many, _SIZE[result])
-        else:
-            _loop(builder, to, many, _SIZE[result], past, body)
+        _loop(builder, to, many, _SIZE[result], past, body)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.boolean, like, work), codegen
@@ -208,6 +200,49 @@ def pointer(typingctx: Any, address: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), codegen
+
+
+def _fetch(builder: Any, address: Any, for_writing: int = 0) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _I32, _I32, _I32])
+    hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    to = builder.inttoptr(address, cgutils.voidptr_t)
+    builder.call(hint, [to, *(ir.Constant(_I32, v) for v in (for_writing, 3, 1))])
+
+
+@intrinsic
+def fetch(typingctx: Any, address: Any, for_writing: Any) -> Any:
+    """Ask for the 64 bytes at an address ahead of their use. ``for_writing`` is a literal."""
+    if not isinstance(for_writing, types.Literal):
+        return None
+    write = int(for_writing.literal_value)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _fetch(builder, args[0], write)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, for_writing), codegen
+
+
+@intrinsic
+def send(typingctx: Any, target: Any, source: Any, count: Any, ahead: Any, like: Any) -> Any:
+    """Copy ``count`` elements past the cache and meanwhile ask for the bytes from ``ahead`` on.
+
+    Memory would otherwise lie idle: nothing is read while a painted unit is written, and the other way round.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, start, many, coming, _ = args
+        kind, emit = like.dtype, _Emit(builder)
+
+        def body(index: Any, lanes: int, aligned: bool) -> None:
+            emit.store(emit.load(start, index, kind, lanes), to, index, kind, aligned)
+            if aligned:
+                _fetch(builder, builder.add(coming, builder.mul(index, ir.Constant(_I64, _SIZE[kind]))))
+
+        _loop(builder, to, many, _SIZE[kind], ir.Constant(ir.IntType(1), 1), body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, types.int64, like), codegen
 
 
 @intrinsic
