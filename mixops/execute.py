@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Job:
         out: array to write, or None for a new one; the very array ``x`` for in place.
         to: the fused tail, or None.
         threads: how many threads may work, None for the backend's choice.
+        in_place: the result replaces the input: out is x, or a view of exactly the same elements.
     """
 
     x: Any
@@ -39,11 +40,7 @@ class Job:
     out: Any
     to: Output | None
     threads: int | None
-
-    @property
-    def in_place(self) -> bool:
-        """True if the result replaces the input."""
-        return self.out is not None and same_memory(self.x, self.out)
+    in_place: bool = False
 
 
 def mix(
@@ -105,6 +102,7 @@ class Prepared:
         out: see mix.
         to: see mix.
         threads: see mix.
+        in_place: see Job.
     """
 
     engine: Any
@@ -115,15 +113,15 @@ class Prepared:
     out: Any
     to: Output | None
     threads: int | None
+    in_place: bool
 
     def run(self) -> Any:
         """One plan after the other: the tail belongs to the last, and a list becomes an array at the first."""
         x, last = self.x, len(self.plans) - 1
-        in_place = self.out is not None and same_memory(x, self.out)
         for i, plan in enumerate(self.plans):
-            target = self.out if in_place or i == last else None
+            target = self.out if self.in_place or i == last else None
             to = self.to if i == last else None
-            x = self.engine.run(Job(x, plan, self.names, self.kind, target, to, self.threads))
+            x = self.engine.run(Job(x, plan, self.names, self.kind, target, to, self.threads, self.in_place))
         return x
 
 
@@ -160,7 +158,7 @@ def prepare(
     rows = shape[batch]
     for step in plan.plans if isinstance(plan, PlanSequence) else (plan,):
         here = (*shape[:batch], rows, *shape[batch + 1 :])
-        step.validate(rows)
+        step.check_rows(rows)
         _check_axes(step, names, here)
         step = _for_field(step, names, here, kind, fill, dtype, to)
         _check_values(step, kind, dtype)
@@ -168,7 +166,10 @@ def prepare(
         rows = step.n
     if to is not None:
         to.check(names, shape, kind, dtype)
-    ready = Prepared(engine, x, tuple(plans), names, kind, out, to, threads)
+    if out is not None:
+        engine.check_out(x, out)
+    in_place = out is not None and to is None and same_memory(x, out)
+    ready = Prepared(engine, x, tuple(plans), names, kind, out, to, threads, in_place)
     if out is not None:
         _check_out(ready, shape, dtype)
     return ready
@@ -185,11 +186,11 @@ def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> N
                 f"axis {axis!r} has extent {shape[names.index(axis)]}, the plan was drawn for {extent}: draw it with "
                 "Spec.like(x, layout), or use plan.rescaled(...)"
             )
-    if plan.rank and ((plan.box != plan.donor).any()):
+    if plan.facts.shifted is not None:
         size = [b[..., 1::2] - b[..., 0::2] for b in (plan.box, plan.donor)]
-        moved = (size[0] != size[1]).any(-1) & (plan.partner >= 0) & (plan.opacity > 0)
-        if moved.any():
-            row = int(np.argwhere(moved)[0][0])
+        resized = (size[0] != size[1]).any(-1) & plan.facts.shifted
+        if resized.any():
+            row = int(np.argwhere(resized)[0][0])
             raise MixValueError(
                 f"plan row {row}: donor and box differ in size, and resampling is not there yet: make them equal"
             )
@@ -199,11 +200,11 @@ def _for_field(
     plan: Plan, names: tuple[str, ...], shape: tuple[int, ...], kind: str, fill: Any, dtype: str, to: Output | None
 ) -> Plan:
     """The plan as this array sees it: its fills in place, or its fill patches switched off."""
-    painted = (plan.partner < 0) & (plan.opacity > 0)
-    if not painted.any():
+    if not plan.facts.paints:
         return plan
+    painted = plan.facts.painted
     if fill is None and kind != "continuous":
-        return replace(plan, opacity=np.where(painted, 0, plan.opacity))
+        return Plan.trusted(plan, opacity=np.where(painted, 0, plan.opacity))
     if kind == "valid":
         raise MixValueError('fill= on kind="valid": a mask is never painted; leave fill out')
     if fill is None:
@@ -216,7 +217,7 @@ def _for_field(
                 )
             fill = to.mean_fill(dtype)
         fills = Fills.of(tuple(fill) if isinstance(fill, list) else fill)
-        plan = replace(plan, partner=np.where(plan.partner < 0, -1, plan.partner), fills=fills)
+        plan = Plan.trusted(plan, partner=np.where(plan.partner < 0, -1, plan.partner), fills=fills)
     channels = fills.value.shape[1]
     if channels > 1 and ("c" not in names or shape[names.index("c")] != channels):
         have = f"axis c of {shape[names.index('c')]}" if "c" in names else "no axis c"
@@ -236,20 +237,18 @@ def _for_field(
 
 
 def _check_values(plan: Plan, kind: str, dtype: str) -> None:
-    blends = (plan.opacity > 0) & (plan.opacity < 1)
-    if not blends.any() or kind == "valid":
+    if not plan.facts.blends or kind == "valid" or (kind == "continuous" and dtype in BLENDS):
         return
-    opacity = plan.opacity[blends][0]
+    opacity = plan.opacity[plan.facts.used & (plan.opacity < 1)][0]
     if kind == "discrete":
         raise MixTypeError(
             f"discrete {dtype} array with opacity {opacity:.2g}: ids and class masks cannot be averaged; paste (CutMix, "
             'SpanMix), or let Field(on_blend="heavier" or "planes") decide'
         )
-    if dtype not in BLENDS:
-        raise MixTypeError(
-            f"{dtype} array with opacity {opacity:.2g}: token ids cannot be averaged; mix the embeddings or use SpanMix "
-            f"(these blend: {', '.join(BLENDS)})"
-        )
+    raise MixTypeError(
+        f"{dtype} array with opacity {opacity:.2g}: token ids cannot be averaged; mix the embeddings or use SpanMix "
+        f"(these blend: {', '.join(BLENDS)})"
+    )
 
 
 #: Dtypes whose values can be averaged.
@@ -261,14 +260,13 @@ def _check_out(ready: Prepared, shape: tuple[int, ...], dtype: str) -> None:
     wanted, want_dtype = (*shape[:batch], ready.plans[-1].n, *shape[batch + 1 :]), dtype
     if to is not None:
         wanted, want_dtype = to.shape(ready.names, wanted), to.dtype
-    engine.check_out(x, out)
     if tuple(out.shape) != wanted or engine.dtype_name(out) != want_dtype:
         raise MixValueError(
             f"out is {engine.dtype_name(out)} of shape {tuple(out.shape)}, expected {want_dtype} of shape {wanted}"
         )
     if repeats(out):
         raise MixValueError("out holds several elements in one place (a broadcast view): give an array of its own")
-    if same_memory(x, out) and to is None:
+    if ready.in_place:
         for plan in ready.plans:
             _check_in_place(plan, shape[batch])
     elif share_memory(x, out):
@@ -281,9 +279,8 @@ def _check_in_place(plan: Plan, rows: int) -> None:
         raise MixValueError(
             "out=x: this plan moves rows, and in place every row must stay: give out= an array of its own"
         )
-    donors = np.where((plan.opacity > 0) & (plan.partner >= 0), plan.partner, -1)
-    one = donors.max(1, initial=-1)
-    several = ((donors >= 0) & (donors != one[:, None])).any(1)
+    facts = plan.facts
+    several = (facts.used & (plan.partner >= 0) & (plan.partner != facts.donor[:, None])).any(1)
     if several.any():
         row = int(np.argmax(several))
         raise MixValueError(

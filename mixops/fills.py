@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -116,12 +117,18 @@ class Fills:
         """Make the table from a number, a tuple or array of channel values, a Fill, a list of these, or a table."""
         if isinstance(fills, Fills):
             return fills
+        if isinstance(fills, float) or (isinstance(fills, tuple) and all(isinstance(v, float) for v in fills)):
+            return _constant(fills)
         if isinstance(fills, (Fill, int, float, tuple, np.number, np.ndarray)):
             fills = [fills]
         if not isinstance(fills, list):
             raise MixTypeError(
                 f"fills: got {type(fills).__name__}, expected a number, a tuple, a Fill or a list of them"
             )
+        return cls._of_list(fills)
+
+    @classmethod
+    def _of_list(cls, fills: list[Any]) -> Fills:
         items = [f if isinstance(f, Fill) else Fill(f) for f in fills]
         values = [check_fill_value(f.value) for f in items]
         channels = {len(v) for v in values} - {1}
@@ -176,3 +183,9 @@ class Fills:
         if self.noise[i] == 1:
             positions = np.zeros_like(positions)
         return (base + self.std[i] * normal(int(self.key[i]), channels, positions)).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def _constant(value: float | tuple[float, ...]) -> Fills:
+    """The table of one value: operators ask for theirs at every step."""
+    return Fills._of_list([value])

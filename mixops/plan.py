@@ -9,7 +9,8 @@ for k in 0..K-1:                  painted in order; donors are rows of the INPUT
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from . import archive
 from .errors import MixTypeError, MixValueError
+from .facts import Facts
 from .fills import Fills
 from .layout import check_extents
 from .spec import plain_array
@@ -30,6 +32,8 @@ _DTYPES = {
     "weight": np.float32,
 }
 ARRAYS = tuple(_DTYPES)
+_REST = ("shape", "fills", "layer")
+_NO_FILL = Fills.of(0.0)
 
 
 def _array(name: str, value: Any) -> np.ndarray:
@@ -78,17 +82,45 @@ class Plan:
     opacity: np.ndarray
     weight: np.ndarray
     shape: tuple[int, ...]
-    fills: Fills = field(default_factory=lambda: Fills.of(0.0))
+    fills: Fills = field(default_factory=lambda: _NO_FILL)
     layer: str | None = None
 
     def __post_init__(self) -> None:
+        same = self.donor is self.box
         for name in ARRAYS:
             object.__setattr__(self, name, _array(name, getattr(self, name)))
+        if same:
+            object.__setattr__(self, "donor", self.box)
         object.__setattr__(self, "shape", check_extents("plan shape", self.shape))
         object.__setattr__(self, "fills", Fills.of(self.fills))
         if self.layer is not None and (not isinstance(self.layer, str) or not self.layer):
             raise MixTypeError(f"plan layer={self.layer!r}: expected the name of a module, or None")
         self.validate()
+
+    @classmethod
+    def trusted(cls, like: Plan | None = None, **given: Any) -> Plan:
+        """For operators: a plan whose arrays are right by construction, cast and frozen but not checked again.
+
+        Args:
+            like: a plan whose fields stand where none is given.
+            **given: fields of a Plan; without ``like`` all but fills and layer.
+
+        Returns:
+            The plan. The operators' tests call ``validate`` on what they draw, in place of every training step.
+        """
+        made: Plan = object.__new__(cls)
+        fields = (
+            {"fills": _NO_FILL, "layer": None} if like is None else {f: getattr(like, f) for f in (*ARRAYS, *_REST)}
+        )
+        fields |= given
+        box, donor = fields["box"], fields["donor"]
+        for name in ARRAYS:
+            array = fields[name] = np.ascontiguousarray(fields[name], _DTYPES[name])
+            array.setflags(write=False)
+        if donor is box:
+            fields["donor"] = fields["box"]
+        made.__dict__.update(fields)
+        return made
 
     # -- what it holds -------------------------------------------------------------------------------------------
 
@@ -151,12 +183,28 @@ class Plan:
                     f"plan {name} has shape {getattr(self, name).shape}, expected {shape} "
                     f"(N={n} rows, K={k} patches, R={r} axes)"
                 )
-        if not n:
-            return
         limit = np.iinfo(np.int32).max if rows is None else rows
+        if n and not self._holds(limit):
+            self._find_fault(limit)
+
+    def _holds(self, limit: int) -> bool:
+        """The rules in as few passes as they take; NaN fails every comparison."""
+        if self.base.min() < 0 or self.facts.top >= limit:
+            return False
+        if not self.k:
+            return True
+        ok = self.partner.min() >= -len(self.fills) and self.opacity.min() >= 0 and self.opacity.max() <= 1
+        ok = ok and self.weight.min() >= 0 and self.weight.sum(1).max() <= 1 + 1e-6
+        ok = ok and not (self.has_fills and ((self.partner < 0) & (self.weight != 0)).any())
+        return bool(ok and self._fits(self.box) and (self.donor is self.box or self._fits(self.donor)))
+
+    def _fits(self, box: np.ndarray) -> bool:
+        start, stop = box[..., 0::2], box[..., 1::2]
+        return not box.size or bool(start.min() >= 0 and (stop >= start).all() and (stop <= np.array(self.shape)).all())
+
+    def _find_fault(self, limit: int) -> None:
+        """Say which rule is broken and where."""
         self._refuse((self.base < 0) | (self.base >= limit), f"base out of range for {limit} source rows")
-        if not k:
-            return
         self._refuse(self.partner >= limit, f"partner out of range for {limit} source rows")
         self._refuse(self.partner < -len(self.fills), f"partner names a fill that is not among the {len(self.fills)}")
         # Written so that NaN fails too.
@@ -164,13 +212,31 @@ class Plan:
         self._refuse(~(self.weight >= 0), "weight is negative or NaN")
         self._refuse(~(self.weight.sum(1) <= 1 + 1e-6), "weights sum to more than 1")
         self._refuse((self.partner < 0) & (self.weight != 0), "a fill has a weight: fills never change targets")
-        extent = np.array(self.shape, np.int32)
         for name in ("box", "donor"):
             start, stop = getattr(self, name)[..., 0::2], getattr(self, name)[..., 1::2]
             self._refuse(
-                (start < 0) | (stop < start) | (stop > extent),
+                (start < 0) | (stop < start) | (stop > np.array(self.shape)),
                 f"{name} outside shape {self.shape} or its stop before its start",
             )
+
+    def check_rows(self, rows: int) -> None:
+        """Check that no index reaches past the ``rows`` of a source; the other rules held when the plan was made.
+
+        Raises:
+            MixError: naming the first row that does.
+        """
+        if self.n and self.facts.top >= rows:
+            self._find_fault(rows)
+
+    @cached_property
+    def has_fills(self) -> bool:
+        """Does any patch name a fill, used or not?"""
+        return bool((self.partner < 0).any())
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What executors ask of a plan, found once."""
+        return Facts.of(self)
 
     def _refuse(self, bad: np.ndarray, what: str) -> None:
         if bad.any():
@@ -184,19 +250,40 @@ class Plan:
         rows = np.arange(n, dtype=np.int32)
         boxes = np.zeros((n, k, 2 * len(shape)), np.int32)
         zeros = np.zeros((n, k), np.float32)
-        return cls(rows, np.repeat(rows[:, None], k, 1), boxes, boxes, zeros, zeros, shape)
+        partner = np.repeat(rows[:, None], k, 1)
+        return cls.trusted(base=rows, partner=partner, box=boxes, donor=boxes, opacity=zeros, weight=zeros, shape=shape)
 
     @classmethod
-    def whole(
-        cls, partner: np.ndarray, opacity: np.ndarray, *, weight: np.ndarray | None = None, layer: str | None = None
+    def whole(cls, partner: np.ndarray, opacity: np.ndarray, *, layer: str | None = None) -> Plan:
+        """For operators: one whole-row donor a row with weight = opacity, the plan of Mixup. partner, opacity: (N,)."""
+        share = np.asarray(opacity, np.float32)[:, None]
+        none = np.zeros((len(share), 1, 0), np.int32)
+        rows = np.arange(len(share))
+        return cls.trusted(
+            base=rows,
+            partner=partner[:, None],
+            box=none,
+            donor=none,
+            opacity=share,
+            weight=share,
+            shape=(),
+            layer=layer,
+        )
+
+    @classmethod
+    def boxed(
+        cls,
+        partner: np.ndarray,
+        box: np.ndarray,
+        opacity: np.ndarray,
+        weight: np.ndarray,
+        shape: tuple[int, ...],
+        fills: Fills = _NO_FILL,
     ) -> Plan:
-        """One whole-row donor a row: the plan of Mixup. partner, opacity: (N,)."""
-        n = len(partner)
-        none = np.zeros((n, 1, 0), np.int32)
-        opacity = np.asarray(opacity, np.float32).reshape(n, 1)
-        share = opacity if weight is None else np.asarray(weight, np.float32).reshape(n, 1)
-        return cls(
-            np.arange(n, dtype=np.int32), np.asarray(partner).reshape(n, 1), none, none, opacity, share, (), layer=layer
+        """For operators: K patches a row whose donors lie where their boxes do; box (N, K, 2R), the others (N, K)."""
+        rows = np.arange(len(box))
+        return cls.trusted(
+            base=rows, partner=partner, box=box, donor=box, opacity=opacity, weight=weight, shape=shape, fills=fills
         )
 
     def where(self, keep: np.ndarray) -> Plan:
@@ -205,11 +292,12 @@ class Plan:
         if keep.shape != (self.n,):
             raise MixValueError(f"keep has shape {keep.shape}, expected ({self.n},)")
         mask = keep[:, None]
-        empty = np.where(mask[..., None], self.box, 0), np.where(mask[..., None], self.donor, 0)
-        return replace(
+        box = np.where(mask[..., None], self.box, 0)
+        donor = box if self.donor is self.box else np.where(mask[..., None], self.donor, 0)
+        return self.trusted(
             self,
-            box=empty[0],
-            donor=empty[1],
+            box=box,
+            donor=donor,
             opacity=np.where(mask, self.opacity, 0),
             weight=np.where(mask, self.weight, 0),
         )
@@ -218,7 +306,7 @@ class Plan:
         """The plan of some output rows: an index array, a slice or a mask. They still name the same source."""
         if isinstance(rows, (int, np.integer)):
             rows = slice(int(rows), int(rows) + 1 or None)
-        return replace(self, **{a: getattr(self, a)[rows] for a in ARRAYS})
+        return self.trusted(self, **{a: getattr(self, a)[rows] for a in ARRAYS})
 
     def on(self, rows: Any) -> Plan:
         """The same mixing on a larger source: batch row i is row ``rows[i]`` of a data set.
@@ -234,7 +322,7 @@ class Plan:
         partner = np.where(
             self.partner < 0, self.partner, rows[np.maximum(self.partner, 0)] if len(rows) else self.partner
         )
-        return replace(self, base=rows[self.base], partner=partner)
+        return self.trusted(self, base=rows[self.base], partner=partner)
 
     def promoted(self, shape: Sequence[int]) -> Plan:
         """A whole-row plan as boxes on ``shape``: a patch on a whole row is a full box."""
@@ -247,7 +335,7 @@ class Plan:
             )
         full = np.array([v for s in shape for v in (0, s)], np.int32)
         box = np.where((self.opacity > 0)[..., None], full, 0).astype(np.int32)
-        return replace(self, box=box, donor=box, shape=shape)
+        return self.trusted(self, box=box, donor=box, shape=shape)
 
     def rescaled(self, shape: Sequence[int], round: str = "nearest") -> Plan:
         """The plan for an array of other extents, a mask of stride 4 say. Weights stay as they are.
@@ -280,7 +368,7 @@ class Plan:
             start = np.where(same, ends[0], np.clip(start, 0, new - size))
             box[..., 2 * r], box[..., 2 * r + 1] = ends
             donor[..., 2 * r], donor[..., 2 * r + 1] = start, start + size
-        return replace(self, box=box, donor=donor, shape=shape)
+        return self.trusted(self, box=box, donor=donor, shape=shape)
 
     def then(self, paint: Plan) -> Plan:
         """This plan, then the fills of ``paint`` on top: one plan of more patches.
@@ -298,12 +386,14 @@ class Plan:
             )
         shape = self.shape or paint.shape
         first, second = self.promoted(shape), paint.promoted(shape)
-        fills = first.fills.joined(second.fills)
-        moved = np.where(second.partner < 0, second.partner - len(first.fills), second.partner)
+        fills, moved = second.fills, second.partner
+        if self.has_fills:
+            fills = first.fills.joined(second.fills)
+            moved = np.where(second.partner < 0, second.partner - len(first.fills), second.partner)
         joined = {
             a: np.concatenate([getattr(first, a), getattr(second, a)], 1) for a in ("box", "donor", "opacity", "weight")
         }
-        return replace(first, partner=np.concatenate([first.partner, moved], 1), fills=fills, **joined)
+        return self.trusted(first, partner=np.concatenate([first.partner, moved], 1), fills=fills, **joined)
 
     def padded(self, k: int) -> Plan:
         """The same plan with patches of opacity 0 added up to k; a MixError if it has more than k."""
@@ -323,7 +413,7 @@ class Plan:
             "weight": zeros,
             "partner": np.repeat(self.base[:, None], more, 1),
         }
-        return replace(self, **{a: np.concatenate([getattr(self, a), v], 1) for a, v in extra.items()})
+        return self.trusted(self, **{a: np.concatenate([getattr(self, a), v], 1) for a, v in extra.items()})
 
     @classmethod
     def concat(cls, plans: Sequence[Plan]) -> Plan:
@@ -338,18 +428,19 @@ class Plan:
             raise MixValueError("Plan.concat: the plans are for different layers")
         shape = max((p.shape for p in plans), key=len)
         k = max(p.k for p in plans)
-        fills, parts = plans[0].fills, []
-        for i, p in enumerate(plans):
-            p = p.promoted(shape).padded(k)
-            if i and p.fills != fills:
-                p = replace(
-                    p,
-                    partner=np.where(p.partner < 0, p.partner - len(fills), p.partner),
-                    fills=(fills := fills.joined(p.fills)),
-                )
-            parts.append(p)
+        parts: list[Plan] = []
+        fills: Fills | None = None
+        for p in plans:
+            part = p.promoted(shape).padded(k)
+            if p.has_fills:
+                if fills is not None and fills != p.fills:
+                    moved = np.where(part.partner < 0, part.partner - len(fills), part.partner)
+                    part = cls.trusted(part, partner=moved)
+                    fills = fills.joined(p.fills)
+                fills = fills or p.fills
+            parts.append(part)
         whole = {a: np.concatenate([getattr(p, a) for p in parts]) for a in ARRAYS}
-        return cls(**whole, shape=shape, fills=fills, layer=plans[0].layer)
+        return cls.trusted(**whole, shape=shape, fills=fills or _NO_FILL, layer=plans[0].layer)
 
     # -- on paper and on disk ------------------------------------------------------------------------------------
 

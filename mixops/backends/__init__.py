@@ -29,7 +29,7 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     Raises:
         MixError: if the name is unknown or the backend does not take this type.
     """
-    one = x[0] if isinstance(x, Sequence) and not hasattr(x, "shape") and len(x) else x
+    one = x[0] if _listed(x) and len(x) else x
     if name is None:
         if is_tensor(one):
             tensors = x if one is not x else (x,)
@@ -55,31 +55,34 @@ def _traced() -> bool:
     return torch is not None and torch.compiler.is_compiling()
 
 
-def _span(x: Any) -> tuple[int, int]:
-    """First byte and one past the last byte of an array or CPU tensor."""
-    if is_tensor(x):
-        size = sum((s - 1) * t for s, t in zip(x.shape, x.stride(), strict=True)) + 1 if x.numel() else 0
-        return x.data_ptr(), x.data_ptr() + size * x.element_size()
-    return np.lib.array_utils.byte_bounds(x) if x.size else (0, 0)
+def _listed(x: Any) -> bool:
+    return isinstance(x, (list, tuple)) or (not hasattr(x, "shape") and isinstance(x, Sequence))
+
+
+def _start(x: Any) -> int:
+    return int(x.data_ptr() if is_tensor(x) else x.__array_interface__["data"][0])
 
 
 def _strides(x: Any) -> tuple[int, ...]:
     return tuple(s * x.element_size() for s in x.stride()) if is_tensor(x) else x.strides
 
 
+def _span(x: Any) -> tuple[int, int]:
+    """First byte and one past the last byte of an array or CPU tensor."""
+    if 0 in x.shape:
+        return 0, 0
+    reach = [s * (n - 1) for s, n in zip(_strides(x), x.shape, strict=True)]
+    size = x.element_size() if is_tensor(x) else x.itemsize
+    return _start(x) + sum(r for r in reach if r < 0), _start(x) + sum(r for r in reach if r > 0) + size
+
+
 def same_memory(x: Any, out: Any) -> bool:
     """True if out is x, or a view of exactly the same elements in the same order."""
-    if isinstance(x, Sequence) and not hasattr(x, "shape"):
-        return False
     if x is out:
         return True
-    start = lambda a: a.data_ptr() if is_tensor(a) else a.__array_interface__["data"][0]
-    return (
-        tuple(x.shape) == tuple(out.shape)
-        and start(x) == start(out)
-        and _strides(x) == _strides(out)
-        and _span(x)[0] != _span(x)[1]
-    )
+    if _listed(x) or tuple(x.shape) != tuple(out.shape) or _strides(x) != _strides(out):
+        return False
+    return _start(x) == _start(out) and 0 not in x.shape
 
 
 def repeats(out: Any) -> bool:
@@ -97,5 +100,5 @@ def repeats(out: Any) -> bool:
 def share_memory(x: Any, out: Any) -> bool:
     """True if the bytes of out and of x, or of one of its samples, may overlap."""
     low, high = _span(out)
-    parts = x if isinstance(x, Sequence) and not hasattr(x, "shape") else [x]
+    parts = x if _listed(x) else [x]
     return any(a < high and low < b for a, b in map(_span, parts))

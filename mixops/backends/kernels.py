@@ -17,6 +17,7 @@ from numba.extending import overload
 
 from .vector import blend, fence, fetch, half_bits, load_one, pointer, send, take_over
 
+
 def _store(value, like): ...
 
 
@@ -171,7 +172,9 @@ def _covers(box, n, k, steps, axis, inner, e0, e1):
 
 
 @njit(nogil=True)
-def _fetch_boxes(own_at, first_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size):
+def _fetch_boxes(
+    own_at, first_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size
+):
     """Ask for all that boxes of this unit will touch: they lie too far apart for the chip to see them coming."""
     for k in range(opacity.shape[1]):
         if opacity[n, k] == 0:
@@ -254,10 +257,47 @@ def mix_units(
                 if saves is not None:
                     begun = True
                     if box is not None:
-                        _fetch_boxes(own_at, first_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size)
+                        _fetch_boxes(
+                            own_at,
+                            first_at,
+                            n,
+                            donor,
+                            box,
+                            opacity,
+                            coords,
+                            steps,
+                            axis,
+                            inner,
+                            first,
+                            last,
+                            e0,
+                            e1,
+                            offset,
+                            line_size,
+                            size,
+                        )
                     if saves[n] >= 0:
                         first_at = own[n]
-                        _save(saved.ctypes.data, own_at, first_at, saves[n], donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, count, line_size, like)
+                        _save(
+                            saved.ctypes.data,
+                            own_at,
+                            first_at,
+                            saves[n],
+                            donor,
+                            box,
+                            opacity,
+                            coords,
+                            steps,
+                            axis,
+                            inner,
+                            first,
+                            last,
+                            e0,
+                            e1,
+                            count,
+                            line_size,
+                            like,
+                        )
                 for k in range(patches):
                     take = opacity[n, k]
                     if take == 0:
@@ -294,7 +334,21 @@ def mix_units(
                         painted = False
                         if values is not None:
                             if donor[n, k] == 0:
-                                _fill(here, a, b, fill[n, k], take, coords[line, -1], places[line, 0], step, inner, post, values, noise, work)
+                                _fill(
+                                    here,
+                                    a,
+                                    b,
+                                    fill[n, k],
+                                    take,
+                                    coords[line, -1],
+                                    places[line, 0],
+                                    step,
+                                    inner,
+                                    post,
+                                    values,
+                                    noise,
+                                    work,
+                                )
                                 painted = True
                         if not painted:
                             if take == 1:
@@ -313,7 +367,21 @@ def mix_units(
                     for line in range(first, last):
                         start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
                         painted_at = at + (line - first) * line_size * work.itemsize
-                        _finish(start, painted_at, (e1 - e0) // inner, inner, coords[line, -1], post, scale, shift, strides, buffer.ctypes.data, past_cache, work, like_out)
+                        _finish(
+                            start,
+                            painted_at,
+                            (e1 - e0) // inner,
+                            inner,
+                            coords[line, -1],
+                            post,
+                            scale,
+                            shift,
+                            strides,
+                            buffer.ctypes.data,
+                            past_cache,
+                            work,
+                            like_out,
+                        )
                 elif staged:
                     send(target[n] + offset * size, at, count, own_at + count * size, work)
     if past_cache:
@@ -322,7 +390,26 @@ def mix_units(
 
 
 @njit(nogil=True)
-def _save(saved, own_at, first_at, user, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, count, line_size, like):
+def _save(
+    saved,
+    own_at,
+    first_at,
+    user,
+    donor,
+    box,
+    opacity,
+    coords,
+    steps,
+    axis,
+    inner,
+    first,
+    last,
+    e0,
+    e1,
+    count,
+    line_size,
+    like,
+):
     """Keep what row ``user`` will read of this unit: only its boxes, for the rest need not come from memory at all."""
     size = like.itemsize
     for k in range(opacity.shape[1]):
@@ -350,7 +437,9 @@ def _onto(target, donor, count, take, like, work): ...
 def _onto_impl(target, donor, count, take, like, work):
     """Blend a donor of the input's type onto what has been painted."""
     if like.dtype == work.dtype:
-        return lambda target, donor, count, take, like, work: blend(target, target, donor, count, take, False, like, work)
+        return lambda target, donor, count, take, like, work: blend(
+            target, target, donor, count, take, False, like, work
+        )
 
     def widened(target, donor, count, take, like, work):
         # The painted unit is wider than the input: donors are widened a little at a time.

@@ -23,7 +23,15 @@ _STORED = {
     types.float32: _F32, types.float64: _F64, types.uint8: ir.IntType(8), types.uint16: _I16, types.int16: _I16,
     types.uint32: _I32, types.uint64: _I64,
 }  # fmt: skip
-_SIZE = {types.float32: 4, types.float64: 8, types.uint8: 1, types.uint16: 2, types.int16: 2, types.uint32: 4, types.uint64: 8}
+_SIZE = {
+    types.float32: 4,
+    types.float64: 8,
+    types.uint8: 1,
+    types.uint16: 2,
+    types.int16: 2,
+    types.uint32: 4,
+    types.uint64: 8,
+}
 _LINE = 64
 
 
@@ -34,7 +42,9 @@ class _Emit:
         self.b = builder
 
     def splat(self, value: Any, lanes: int) -> Any:
-        one = self.b.insert_element(ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, ir.Constant(_I32, 0))
+        one = self.b.insert_element(
+            ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, ir.Constant(_I32, 0)
+        )
         zeros = ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
         return self.b.shuffle_vector(one, ir.Constant(one.type, ir.Undefined), zeros)
 
@@ -73,7 +83,9 @@ class _Emit:
     def narrow(self, value: Any, dtype: Any, lanes: int) -> Any:
         """float32 rounded to the stored type; float32 and float64 are stored as they are."""
         if dtype == types.int16:
-            return self.b.bitcast(self.b.fptrunc(value, ir.VectorType(ir.HalfType(), lanes)), ir.VectorType(_I16, lanes))
+            return self.b.bitcast(
+                self.b.fptrunc(value, ir.VectorType(ir.HalfType(), lanes)), ir.VectorType(_I16, lanes)
+            )
         if dtype != types.uint16:
             return value
         # bfloat16, halves to even; integer steps beat the chip's own conversion. A NaN must not round to infinity.
@@ -83,7 +95,9 @@ class _Emit:
         odd = self.b.and_(high, self.number(_I32, 1, lanes))
         even = self.b.lshr(self.b.add(bits, self.b.add(odd, self.number(_I32, 0x7FFF, lanes))), sixteen)
         quiet = self.b.or_(high, self.number(_I32, 0x40, lanes))
-        return self.b.trunc(self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even), ir.VectorType(_I16, lanes))
+        return self.b.trunc(
+            self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even), ir.VectorType(_I16, lanes)
+        )
 
     def blend_bytes(self, own: Any, donor: Any, q: Any, lanes: int) -> Any:
         """((2¹⁶ - q)·own + q·donor + 2¹⁵) >> 16 in 16-bit steps, for 0 < q < 2¹⁶.
@@ -105,7 +119,9 @@ class _Emit:
         return b.trunc(total, ir.VectorType(ir.IntType(8), lanes))
 
 
-def _loop(builder: Any, target: Any, count: Any, size: int, past_cache: Any, body: Callable[[Any, int, bool], None]) -> None:
+def _loop(
+    builder: Any, target: Any, count: Any, size: int, past_cache: Any, body: Callable[[Any, int, bool], None]
+) -> None:
     """Run ``body(index, lanes, aligned)`` over 0..count in bites of 64 bytes, then smaller ones.
 
     With ``past_cache`` a few single elements come first, until the target stands on a 64-byte line.
@@ -135,7 +151,9 @@ def _loop(builder: Any, target: Any, count: Any, size: int, past_cache: Any, bod
 
 
 @intrinsic
-def blend(typingctx: Any, target: Any, own: Any, donor: Any, count: Any, take: Any, past_cache: Any, like: Any, work: Any) -> Any:
+def blend(
+    typingctx: Any, target: Any, own: Any, donor: Any, count: Any, take: Any, past_cache: Any, like: Any, work: Any
+) -> Any:
     """target = (1 - take)·own + take·donor for ``count`` elements; own may be the target. Bytes by DESIGN's integers."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -158,7 +176,9 @@ def blend(typingctx: Any, target: Any, own: Any, donor: Any, count: Any, take: A
                 mixed = emit.blend_bytes(a, b, q, lanes)
             else:
                 a, b = (emit.widen(v, kind, wide, lanes) for v in (a, b))
-                mixed = builder.fadd(builder.fmul(a, emit.splat(keep, lanes)), builder.fmul(b, emit.splat(share, lanes)))
+                mixed = builder.fadd(
+                    builder.fmul(a, emit.splat(keep, lanes)), builder.fmul(b, emit.splat(share, lanes))
+                )
                 mixed = emit.narrow(mixed, result, lanes)
             emit.store(mixed, to, index, result, aligned)
 

@@ -111,9 +111,7 @@ class CutMix(Operator):
         )
         weight = np.where(on, pasted if self.label == "area" else 1 - own, 0).astype(np.float32)[:, None]
         boxes = np.where(on[:, None], boxes, 0)[:, None]
-        return Plan(
-            np.arange(spec.n), donors[:, None], boxes, boxes, on.astype(np.float32)[:, None], weight, spec.shape
-        )
+        return Plan.boxed(donors[:, None], boxes, on[:, None], weight, spec.shape)
 
     def _sides(self, spec: Spec, own: np.ndarray) -> np.ndarray:
         ratio = np.sqrt(1 - own) if len(spec.shape) == 2 else (1 - own) ** (1 / len(spec.shape))

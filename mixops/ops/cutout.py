@@ -86,16 +86,7 @@ class Cutout(Operator):
             boxes = placed(rng, spec.shape, np.broadcast_to(size, (n, k, len(size))), self.edge, at, unit)
         on = np.broadcast_to(kept(rng, self.p, unit)[:, None], (n, k))
         boxes = np.where(on[..., None], boxes, 0)
-        return Plan(
-            np.arange(n),
-            np.full((n, k), -1),
-            boxes,
-            boxes,
-            on.astype(np.float32),
-            np.zeros((n, k), np.float32),
-            spec.shape,
-            Fills.of(self.fill),
-        )
+        return Plan.boxed(np.full((n, k), -1), boxes, on, np.zeros((n, k)), spec.shape, Fills.of(self.fill))
 
     def _sides(self, spec: Spec) -> np.ndarray:
         extent = np.array(spec.shape, np.int64)

@@ -90,9 +90,7 @@ class RandomErasing(Operator):
         on = kept(rng, self.p, unit)[:, None] & (boxes[..., 1::2] > boxes[..., 0::2]).all(-1)
         boxes = np.where(on[..., None], boxes, 0)
         partner, fills = self._fills(rng, n, unit)
-        return Plan(
-            np.arange(n), partner, boxes, boxes, on.astype(np.float32), np.zeros((n, k), np.float32), spec.shape, fills
-        )
+        return Plan.boxed(partner, boxes, on, np.zeros((n, k)), spec.shape, fills)
 
     def _boxes(self, rng: np.random.Generator, spec: Spec, **given: Any) -> np.ndarray:
         """(n, count, 2R): the first try of each that fits, an empty box where none does.
@@ -100,18 +98,26 @@ class RandomErasing(Operator):
         ``given`` holds what a subclass lists in ``gives``; this class lists nothing that gets here.
         """
         extent = np.array(spec.shape)
-        drawn = (spec.n, self.count, self.tries)
-        area = rng.uniform(*self.area, drawn) * extent.prod() / self.count
-        if len(extent) == 1:
-            side = np.rint(area)[..., None].astype(np.int64)
-        else:
-            aspect = np.exp(rng.uniform(*np.log(self.aspect), drawn))
-            side = np.rint(np.sqrt(np.stack([area * aspect, area / aspect], -1))).astype(np.int64)
-        fits = (side < extent).all(-1)
-        first = fits.argmax(-1)[..., None, None]
-        side = np.where(fits.any(-1)[..., None], np.take_along_axis(side, first, -2)[..., 0, :], 0)
+        side = np.zeros((spec.n * self.count, len(extent)), np.int64)
+        unfit = np.arange(len(side))
+        for _ in range(self.tries):
+            drawn = self._sides(rng, extent, len(unfit))
+            fits = (drawn < extent).all(-1)
+            side[unfit[fits]] = drawn[fits]
+            unfit = unfit[~fits]
+            if not len(unfit):
+                break
+        side = side.reshape(spec.n, self.count, len(extent))
         start = rng.integers(0, extent - side + 1)
         return interleaved(start, start + side)
+
+    def _sides(self, rng: np.random.Generator, extent: np.ndarray, count: int) -> np.ndarray:
+        """(count, R) sides of rectangles of a random area and aspect, which may be larger than the image."""
+        area = rng.uniform(*self.area, count) * (extent.prod() / self.count)
+        if len(extent) == 1:
+            return np.rint(area)[:, None].astype(np.int64)
+        ratio = np.exp(rng.uniform(*np.log(self.aspect), count))
+        return np.rint(np.sqrt(np.stack([area * ratio, area / ratio], -1))).astype(np.int64)
 
     def _fills(self, rng: np.random.Generator, n: int, unit: np.ndarray) -> tuple[np.ndarray, Fills]:
         """Partners and the table: one constant for all, or noise with a key for each patch."""

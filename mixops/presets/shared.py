@@ -128,7 +128,7 @@ def pasted(
     """The plan of K boxes a row, nothing where not ``on``: partner, on, weight, opacity (n, K); box (n, K, 4)."""
     box = np.where(on[..., None], box, 0)
     share, strength = np.where(on, np.minimum(weight, 1), 0), np.where(on, opacity, 0)
-    return Plan(np.arange(len(partner)), partner, box, box, strength, share, shape)
+    return Plan.boxed(partner, box, strength, share, shape)
 
 
 @dataclass(frozen=True, repr=False)
