@@ -15,7 +15,7 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import overload
 
-from .vector import blend, fence, fetch, half_bits, load_one, pointer, send, take_over
+from .vector import blend, fence, fetch, half_bits, load_one, paint, pointer, send, take_over
 
 
 def _store(value, like): ...
@@ -65,13 +65,11 @@ def _fill(target, first, stop, fill, take, channel, place, step, inner, post, va
     ``channel`` is the line's, or -1 where channels lie inside the line: element e then has ``(e % inner) // post``.
     ``place`` is the noise position of the line's start and ``step`` what one place along its axis adds.
     """
-    out = carray(pointer(target), stop - first, work.dtype)
     channels = values.shape[1]
     if noise is None and take == 1 and (channels == 1 or channel >= 0):
-        one = _store(values[fill, channel if channels > 1 else 0], work)
-        for e in range(stop - first):
-            out[e] = one
+        paint(target, _store(values[fill, channel if channels > 1 else 0], work), stop - first, work)
         return
+    out = carray(pointer(target), stop - first, work.dtype)
     cell = np.empty(1, work.dtype)
     for e in range(first, stop):
         c = channel if channel >= 0 else (e % inner) // post
@@ -177,8 +175,8 @@ def _fetch_boxes(
 ):
     """Ask for all that boxes of this unit will touch: they lie too far apart for the chip to see them coming."""
     for k in range(opacity.shape[1]):
-        if opacity[n, k] == 0:
-            continue
+        if opacity[n, k] == 0 or donor[n, k] == 0:
+            continue  # stores wait for nothing
         a, b = _span(box, n, k, axis, inner, e0, e1)
         line = first
         while a < b:
@@ -188,10 +186,9 @@ def _fetch_boxes(
             ahead = ((line - first) * line_size + a - e0) * size
             for byte in range(ahead, ahead + (b - a) * size, 64):
                 fetch(own_at + byte, 1)
-            if donor[n, k] != 0:
-                there = donor[n, k] + offset * size
-                for byte in range(ahead, ahead + (b - a) * size, 64):
-                    fetch(there + byte, 0)
+            there = donor[n, k] + offset * size
+            for byte in range(ahead, ahead + (b - a) * size, 64):
+                fetch(there + byte, 0)
             line += 1
 
 

@@ -222,6 +222,23 @@ def pointer(typingctx: Any, address: Any) -> Any:
     return types.voidptr(types.int64), codegen
 
 
+@intrinsic
+def paint(typingctx: Any, target: Any, value: Any, count: Any, like: Any) -> Any:
+    """target = value for ``count`` elements; the value is of the type of ``like``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        to, one, many, _ = args
+        emit = _Emit(builder)
+
+        def body(index: Any, lanes: int, aligned: bool) -> None:
+            emit.store(emit.splat(one, lanes), to, index, like.dtype, aligned)
+
+        _loop(builder, to, many, _SIZE[like.dtype], ir.Constant(ir.IntType(1), 0), body)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, like.dtype, types.int64, like), codegen
+
+
 def _fetch(builder: Any, address: Any, for_writing: int = 0) -> None:
     kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, _I32, _I32, _I32])
     hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
