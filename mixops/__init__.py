@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import presets
 from .errors import MixError, MixTypeError, MixValueError
-from .execute import mix
+from .execute import mix, preload
 from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
 from .fills import Fill, Fills
 from .ops import Chain, CutMix, Cutout, Mixup, OneOf, Operator, RandomErasing, Sometimes
@@ -46,6 +46,7 @@ __all__ = [
     "operators",
     "pair_targets",
     "parse_op",
+    "preload",
     "presets",
     "soft_targets",
     "sparse_targets",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import backend_for, repeats, same_memory, share_memory
+from .backends import backend_for, load_kernels, repeats, same_memory, share_memory
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
 from .layout import BOX_AXES, check_rank, parse_layout
@@ -179,7 +179,8 @@ def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> N
     for axis, extent in zip(BOX_AXES[plan.rank], plan.shape, strict=True):
         if axis not in names:
             raise MixValueError(
-                f'layout "{" ".join(names)}" has no axis {axis!r}: the plan has boxes on {BOX_AXES[plan.rank]} = {plan.shape}'
+                f'layout "{" ".join(names)}" has no axis {axis!r}: the plan has boxes on '
+                f"{BOX_AXES[plan.rank]} = {plan.shape}"
             )
         if shape[names.index(axis)] != extent:
             raise MixValueError(
@@ -222,7 +223,8 @@ def _for_field(
     if channels > 1 and ("c" not in names or shape[names.index("c")] != channels):
         have = f"axis c of {shape[names.index('c')]}" if "c" in names else "no axis c"
         raise MixValueError(
-            f'{channels} fill values for layout "{" ".join(names)}" with {have}: expected one number or one for each channel'
+            f'{channels} fill values for layout "{" ".join(names)}" with {have}: expected one number, or one for each '
+            "channel"
         )
     if dtype.startswith(("int", "uint", "bool")) and (kind == "discrete" or dtype != "uint8"):
         which = np.unique(-1 - plan.partner[painted])
@@ -242,13 +244,24 @@ def _check_values(plan: Plan, kind: str, dtype: str) -> None:
     opacity = plan.opacity[plan.facts.used & (plan.opacity < 1)][0]
     if kind == "discrete":
         raise MixTypeError(
-            f"discrete {dtype} array with opacity {opacity:.2g}: ids and class masks cannot be averaged; paste (CutMix, "
-            'SpanMix), or let Field(on_blend="heavier" or "planes") decide'
+            f"discrete {dtype} array with opacity {opacity:.2g}: ids and class masks cannot be averaged; paste "
+            '(CutMix), or let Field(on_blend="heavier" or "planes") decide'
         )
     raise MixTypeError(
         f"{dtype} array with opacity {opacity:.2g}: token ids cannot be averaged; mix the embeddings or use SpanMix "
         f"(these blend: {', '.join(BLENDS)})"
     )
+
+
+def preload() -> None:
+    """Load the CPU kernels now rather than at the first mix.
+
+    Worker processes that are forked later inherit them instead of loading Numba one by one; MixCollator calls it.
+
+    Example:
+        >>> preload()
+    """
+    load_kernels()
 
 
 #: Dtypes whose values can be averaged.

@@ -1,8 +1,8 @@
 """Counter-based noise that every backend computes to the same bits: Philox4x32-10 and a table of quantiles.
 
-One 32-bit word makes one normal number: two 12-bit halves of it look up standard normal quantiles, and their sum over √2
-is normal to about 1e-3 in distribution. Integers, one float32 addition and one multiplication: nothing that compilers
-or chips round differently, which a logarithm and a cosine would be.
+One 32-bit word makes one normal number: two 12-bit pieces of it look up standard normal quantiles, and their sum over
+√2 is normal to about 1e-3 in distribution. Integers, one float32 addition and one multiplication: nothing that
+compilers or chips round differently, as they do logarithms and cosines.
 """
 
 from __future__ import annotations

@@ -109,9 +109,9 @@ class Plan:
             The plan. The operators' tests call ``validate`` on what they draw, in place of every training step.
         """
         made: Plan = object.__new__(cls)
-        fields = (
-            {"fills": _NO_FILL, "layer": None} if like is None else {f: getattr(like, f) for f in (*ARRAYS, *_REST)}
-        )
+        fields: dict[str, Any] = {"fills": _NO_FILL, "layer": None}
+        if like is not None:
+            fields = {f: getattr(like, f) for f in (*ARRAYS, *_REST)}
         fields |= given
         box, donor = fields["box"], fields["donor"]
         for name in ARRAYS:
@@ -439,7 +439,7 @@ class Plan:
                     fills = fills.joined(p.fills)
                 fills = fills or p.fills
             parts.append(part)
-        whole = {a: np.concatenate([getattr(p, a) for p in parts]) for a in ARRAYS}
+        whole: dict[str, Any] = {a: np.concatenate([getattr(p, a) for p in parts]) for a in ARRAYS}
         return cls.trusted(**whole, shape=shape, fills=fills or _NO_FILL, layer=plans[0].layer)
 
     # -- on paper and on disk ------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 ``mixops.pipelines.nodes`` holds the nodes for torchdata.nodes; it is imported by name, since it needs torchdata.
 """
 
-from .arrays import ArrayDataset, arrays, from_huggingface, from_torchvision
+from .adapters import ArrayDataset, arrays, from_huggingface, from_torchvision
 from .collate import MixCollator, numpy_collate
-from .keyed import BatchKey, Keyed, KeyedBatchSampler, KeyedDataset, keyed
+from .keys import BatchKey, Keyed, KeyedBatchSampler, KeyedDataset, keyed
 from .loader import MixLoader
 from .sources import ImageFolder, digits, image_folder, photographs, read_image
 from .stages import PerSample

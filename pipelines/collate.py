@@ -11,7 +11,7 @@ import numpy as np
 import mixops as mx
 from mixops import MixTypeError, MixValueError, streams
 
-from .keyed import BatchKey
+from .keys import BatchKey
 
 
 class MixCollator:
@@ -25,6 +25,7 @@ class MixCollator:
             that are mixed are then read from the samples by the mixing itself and never stacked.
         training: False draws the identity: values untouched, labels in the same form as in training.
         plan_key: name under which a dict batch is given the Plan; None leaves it out.
+        to: {name: Output} of fields that are normalised, cast or laid out in the pass that mixes.
 
     Raises:
         MixError: if op is no operator, fields are no Field or Labels, or the seed is out of range; on a call, if the
@@ -49,10 +50,12 @@ class MixCollator:
         collate: Callable[[list[Any]], Any] | None = None,
         training: bool = True,
         plan_key: str | None = None,
+        to: Mapping[Any, mx.Output] | None = None,
     ) -> None:
-        check_mixing(type(self).__name__, op, fields, seed)
-        self.op, self.fields, self.seed = op, dict(fields), seed
+        check_mixing(type(self).__name__, op, fields, seed, to)
+        self.op, self.fields, self.seed, self.to = op, dict(fields), seed, dict(to or {})
         self.collate, self.training, self.plan_key = collate, training, plan_key
+        mx.preload()  # workers that are forked from here on need not load the kernels one by one
 
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The mixed batch of these samples."""
@@ -65,10 +68,10 @@ class MixCollator:
             )
         batch = self.collate(list(samples)) if self.collate else collate_for_mixing(samples, self.fields)
         plan = draw_plan(batch, self.op, self.fields, self.seed, key, training=self.training)
-        return mix_with_plan(batch, plan, self.fields, self.plan_key)
+        return mix_with_plan(batch, plan, self.fields, self.plan_key, to=self.to)
 
 
-def check_mixing(owner: str, op: Any, fields: Any, seed: Any) -> None:
+def check_mixing(owner: str, op: Any, fields: Any, seed: Any, to: Any = None) -> None:
     """Refuse early what would otherwise fail in a worker."""
     if not isinstance(op, mx.Operator):
         raise MixTypeError(f"{owner}: op is {type(op).__name__}, expected an operator such as Mixup(0.8)")
@@ -79,6 +82,11 @@ def check_mixing(owner: str, op: Any, fields: Any, seed: Any) -> None:
             raise MixTypeError(
                 f"{owner}: fields[{name!r}] is {type(field).__name__}, expected Field(...) or Labels(...)"
             )
+    if to is not None and not (isinstance(to, Mapping) and all(isinstance(t, mx.Output) for t in to.values())):
+        raise MixTypeError(f"{owner}: to is {to!r}, expected {{name: Output(...)}}")
+    unknown = [name for name in to or () if not isinstance(fields.get(name), mx.Field)]
+    if unknown:
+        raise MixValueError(f"{owner}: to names {unknown[0]!r}, expected Fields of {list(fields)}")
     streams.plan_stream(seed)
 
 
@@ -97,13 +105,14 @@ def mix_with_plan(
     fields: Mapping[Any, Any],
     plan_key: str | None = None,
     threads: int | None = None,
+    to: Mapping[Any, mx.Output] | None = None,
 ) -> Any:
     """The mixed batch, with its plan under ``plan_key`` if that is given."""
     if plan_key is not None and not isinstance(batch, Mapping):
         raise MixTypeError(f"plan_key={plan_key!r} needs dict batches, got {type(batch).__name__}: leave plan_key out")
     if plan_key is not None and plan_key in batch:
         raise MixValueError(f"plan_key={plan_key!r} is already an entry of the batch: choose another name")
-    mixed = mx.mix_batch(batch, plan, fields, threads=threads)
+    mixed = mx.mix_batch(batch, plan, fields, to=to, threads=threads)
     return mixed if plan_key is None else {**mixed, plan_key: plan}
 
 

@@ -10,7 +10,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .collate import check_mixing, draw_plan, mix_with_plan
-from .keyed import BatchKey, KeyedBatchSampler, process_place
+from .keys import BatchKey, KeyedBatchSampler, process_place
 from .state import VERSION, check_state, count
 
 
@@ -33,6 +33,7 @@ class MixLoader:
         seed: of the draws, 0 ≤ seed < 2**64.
         training: False draws the identity; also train() and eval().
         plan_key: name under which a dict batch is given its Plan; None leaves it out.
+        to: {name: Output} of fields that are normalised, cast or laid out in the pass that mixes.
 
     Raises:
         MixError: if loader cannot be iterated, op is no operator, fields are no Field or Labels, or the seed is out of
@@ -58,6 +59,7 @@ class MixLoader:
         *,
         training: bool = True,
         plan_key: str | None = None,
+        to: Mapping[Any, mx.Output] | None = None,
     ) -> None:
         if not hasattr(loader, "__iter__"):
             raise MixTypeError(f"MixLoader: loader is {type(loader).__name__}, expected an iterable of batches")
@@ -66,9 +68,9 @@ class MixLoader:
                 f"MixLoader: {type(loader).__name__} can be iterated only once, and each epoch needs a pass: pass a "
                 "loader, a list, or an object whose __iter__ starts anew"
             )
-        check_mixing("MixLoader", op, fields, seed)
+        check_mixing("MixLoader", op, fields, seed, to)
         self.loader, self.op, self.fields, self.seed = loader, op, dict(fields), seed
-        self.training, self.plan_key = training, plan_key
+        self.training, self.plan_key, self.to = training, plan_key, dict(to or {})
         self._epoch, self._step = 0, 0
         # A running pass owns the place until it ends or another one begins. It is known by a token: a reference to it
         # would close a circle, and workers that only the garbage collector ends find their queues closed and hang.
@@ -223,7 +225,7 @@ class _Pass:
                 owner._epoch, owner._step, owner._running = self._epoch + 1, 0, None
             raise
         plan = draw_plan(batch, owner.op, owner.fields, owner.seed, key, training=owner.training)
-        mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key)
+        mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key, to=owner.to)
         if owner._running is self._token:
             owner._step = self._step
         return mixed

@@ -13,10 +13,10 @@ from typing import Any
 from torchdata import nodes as tn  # type: ignore[import-untyped]
 
 import mixops as mx
-from mixops import MixTypeError
+from mixops import MixTypeError, Output
 
 from .collate import check_mixing, draw_plan, mix_with_plan
-from .keyed import BatchKey, process_place
+from .keys import BatchKey, process_place
 from .state import VERSION, check_state, count
 
 
@@ -102,19 +102,24 @@ class Planner(tn.BaseNode[tuple[Any, Any]]):  # type: ignore[misc]
         }
 
 
-def _mix(planned: tuple[Any, Any], fields: Mapping[Any, Any], plan_key: str | None) -> Any:
+def _mix(
+    planned: tuple[Any, Any], fields: Mapping[Any, Any], plan_key: str | None, to: Mapping[Any, Output] | None
+) -> Any:
     # One thread each: the parallelism is the mapper's.
-    return mix_with_plan(*planned, fields, plan_key, threads=1)
+    return mix_with_plan(*planned, fields, plan_key, threads=1, to=to)
 
 
-def mix_planned(fields: Mapping[Any, Any], *, plan_key: str | None = None) -> Callable[[tuple[Any, Any]], Any]:
+def mix_planned(
+    fields: Mapping[Any, Any], *, plan_key: str | None = None, to: Mapping[Any, Output] | None = None
+) -> Callable[[tuple[Any, Any]], Any]:
     """The map_fn that applies what a Planner drew: (batch, plan) to the mixed batch. Safe in threads, and picklable.
 
     Args:
         fields: those of the Planner.
         plan_key: name under which a dict batch is given its Plan; None leaves it out.
+        to: {name: Output} of fields that are normalised, cast or laid out in the pass that mixes.
     """
-    return partial(_mix, fields=dict(fields), plan_key=plan_key)
+    return partial(_mix, fields=dict(fields), plan_key=plan_key, to=to)
 
 
 def mixer(
@@ -128,6 +133,7 @@ def mixer(
     rank: int | None = None,
     training: bool = True,
     plan_key: str | None = None,
+    to: Mapping[Any, Output] | None = None,
 ) -> tn.BaseNode[Any]:
     """A node of mixed batches: a Planner, and ``num_workers`` threads that apply its plans, in order.
 
@@ -141,6 +147,7 @@ def mixer(
         rank: see Planner.
         training: False draws the identity.
         plan_key: see mix_planned.
+        to: see mix_planned.
 
     Returns:
         A node for ``torchdata.nodes.Loader``, whose state_dict resumes in the middle of an epoch.
@@ -158,4 +165,6 @@ def mixer(
     """
     planner = Planner(source, op, fields, seed, epoch=epoch, rank=rank, training=training)
     workers = count("mixer", "num_workers", num_workers)
-    return tn.ParallelMapper(planner, mix_planned(fields, plan_key=plan_key), num_workers=workers, method="thread")
+    return tn.ParallelMapper(
+        planner, mix_planned(fields, plan_key=plan_key, to=to), num_workers=workers, method="thread"
+    )

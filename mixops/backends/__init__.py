@@ -39,15 +39,19 @@ def backend_for(x: Any, name: str | None = None) -> Any:
             name = "cpu"
         else:
             raise MixTypeError(
-                f"{type(one).__name__}: expected a NumPy array, a torch tensor or a list of equally sized samples of either"
+                f"{type(one).__name__}: expected a NumPy array, a torch tensor, or a list of equally sized samples"
             )
     if name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
-    if name == "torch" and not is_tensor(one) or name == "reference" and not isinstance(one, np.ndarray):
-        raise MixTypeError(
-            f"backend={name!r} on {type(one).__name__}: expected {'a torch tensor' if name == 'torch' else 'a NumPy array'}"
-        )
+    if (name == "torch" and not is_tensor(one)) or (name == "reference" and not isinstance(one, np.ndarray)):
+        wanted = "a torch tensor" if name == "torch" else "a NumPy array"
+        raise MixTypeError(f"backend={name!r} on {type(one).__name__}: expected {wanted}")
     return import_module(f".{_MODULES[name]}", __name__)
+
+
+def load_kernels() -> None:
+    """Import the CPU kernels, and Numba with them."""
+    import_module(".kernels", __name__)
 
 
 def _traced() -> bool:

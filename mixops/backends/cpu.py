@@ -1,4 +1,4 @@
-"""The CPU backend: it lays a job out for the kernels, on NumPy arrays and CPU tensors, and shares the work among threads."""
+"""The CPU backend: lays a job out for the kernels, on NumPy arrays and CPU tensors, and shares it among threads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..layout import BOX_AXES, parse_layout
 from ..noise import table
 from ..spec import shape_of
 from . import is_tensor, reference
-from .geometry import Geometry, geometry
+from .lines import Geometry, geometry
+from .order import walk
 from .rows import Rows
 from .threads import share_out, thread_count
-from .walk import walk
 
 if TYPE_CHECKING:
     from ..execute import Job
@@ -239,7 +239,7 @@ def _donors(plan: Plan, source: Rows) -> np.ndarray:
 
 
 def _in_batch(base: np.ndarray, donor: np.ndarray) -> np.ndarray:
-    """The batch row that starts from each donor's source row; the row itself where there is none. For the order only."""
+    """The batch row that starts from each donor's source row, the row itself where there is none; for the order only."""
     order = np.argsort(base, kind="stable")
     place = np.minimum(np.searchsorted(base, donor, sorter=order), len(base) - 1)
     found = order[place]

@@ -27,7 +27,7 @@ class Rows:
         at = names.index("b")
         rest = names[:at] + names[at + 1 :]
         listed = isinstance(x, Sequence)
-        rows = _alike([np.asarray(r) for r in x]) if listed else np.moveaxis(x, at, 0) if at else x
+        rows: Any = _alike([np.asarray(r) for r in x]) if listed else np.moveaxis(x, at, 0) if at else x
         shape, strides, self.dtype = _sample(rows)
         self.itemsize = self.dtype.itemsize
         # Where an axis of extent 1 stands says nothing: those go first.
@@ -37,10 +37,11 @@ class Rows:
             rows = [np.ascontiguousarray(r) for r in rows] if listed else np.ascontiguousarray(rows)
             order, self.in_x = list(range(len(rest))), False
         self.keep = rows  # the addresses are good only as long as these live
+        self._table: np.ndarray | None = None
         if listed:
             self._table = np.array([r.__array_interface__["data"][0] for r in rows], np.int64)
         else:
-            self._table, self._start, self._step = None, rows.__array_interface__["data"][0], rows.strides[0]
+            self._start, self._step = rows.__array_interface__["data"][0], rows.strides[0]
         self.names, self.shape = tuple(rest[i] for i in order), tuple(shape[i] for i in order)
         self.strides: dict[str, int] = {}
         step = self.itemsize

@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 _pool: tuple[int, int, ThreadPoolExecutor] | None = None
 
 
 def thread_count(asked: int | None) -> int:
-    """Threads for one job: what was asked; 1 in a DataLoader worker; torch's number if torch is loaded; else our CPUs."""
+    """Threads for one job: 1 in a DataLoader worker; what was asked; torch's number if it is loaded; else our CPUs."""
     worker = sys.modules.get("torch.utils.data")
     if worker is not None and worker.get_worker_info() is not None:
         return 1
@@ -31,7 +32,7 @@ def share_out(work: Callable[[int, int], None], units: int, threads: int) -> Non
         return
     cuts = [units * i // threads for i in range(threads + 1)]
     pool = _executor(threads - 1)
-    waiting = [pool.submit(work, lo, hi) for lo, hi in zip(cuts[1:], cuts[2:], strict=False)]
+    waiting = [pool.submit(work, lo, hi) for lo, hi in pairwise(cuts[1:])]
     work(cuts[0], cuts[1])
     for future in waiting:
         future.result()

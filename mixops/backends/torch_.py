@@ -1,4 +1,4 @@
-"""The torch backend: plain differentiable ops, on any device. Hidden states under autograd, GPUs without our kernels."""
+"""The torch backend: plain differentiable ops on any device, for hidden states under autograd and for GPUs."""
 
 from __future__ import annotations
 

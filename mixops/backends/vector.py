@@ -154,7 +154,7 @@ def _loop(
 def blend(
     typingctx: Any, target: Any, own: Any, donor: Any, count: Any, take: Any, past_cache: Any, like: Any, work: Any
 ) -> Any:
-    """target = (1 - take)·own + take·donor for ``count`` elements; own may be the target. Bytes by DESIGN's integers."""
+    """target = (1 - take)·own + take·donor for ``count`` elements; own may be the target; bytes in whole numbers."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, one, other, many, share, past, *_ = args

@@ -143,8 +143,11 @@ class Operator(ABC):
             )
 
     @abstractmethod
-    def _draw(self, rng: np.random.Generator, spec: Spec, **evidence: Any) -> Plan | PlanSequence:
-        """Draw as if training; ``draw`` has checked the keywords and blanks the plan when the operator is off."""
+    def _draw(self, *args: Any, **kwargs: Any) -> Plan | PlanSequence:
+        """``_draw(rng, spec, **evidence)``: draw as if training; each operator names the keywords that it takes.
+
+        ``draw`` has checked the keywords and blanks the plan when the operator is off.
+        """
 
     def __or__(self, other: Operator) -> Chain:
         from .combine import Chain

@@ -107,16 +107,17 @@ class RandomErasing(Operator):
             unfit = unfit[~fits]
             if not len(unfit):
                 break
-        side = side.reshape(spec.n, self.count, len(extent))
-        start = rng.integers(0, extent - side + 1)
-        return interleaved(start, start + side)
+        sides = side.reshape(spec.n, self.count, len(extent))
+        start = rng.integers(0, extent - sides + 1)
+        return interleaved(start, start + sides)
 
     def _sides(self, rng: np.random.Generator, extent: np.ndarray, count: int) -> np.ndarray:
         """(count, R) sides of rectangles of a random area and aspect, which may be larger than the image."""
         area = rng.uniform(*self.area, count) * (extent.prod() / self.count)
         if len(extent) == 1:
             return np.rint(area)[:, None].astype(np.int64)
-        ratio = np.exp(rng.uniform(*np.log(self.aspect), count))
+        low, high = np.log(self.aspect)
+        ratio = np.exp(rng.uniform(low, high, count))
         return np.rint(np.sqrt(np.stack([area * ratio, area / ratio], -1))).astype(np.int64)
 
     def _fills(self, rng: np.random.Generator, n: int, unit: np.ndarray) -> tuple[np.ndarray, Fills]:

@@ -10,9 +10,9 @@ import numpy as np
 
 import mixops as mx
 
-from ..arrays import arrays
+from ..adapters import arrays
 from ..collate import MixCollator
-from ..keyed import KeyedBatchSampler, keyed
+from ..keys import KeyedBatchSampler, keyed
 from ..sources import digits
 
 #: Few training images, so that there is something to gain; the other 1,497 of 1,797 are the test set.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -105,14 +106,11 @@ def geometry(
 def _even(inside: tuple[str, ...], extent: dict[str, int], out_strides: dict[str, int]) -> bool:
     if not out_strides:
         return True
-    return all(
-        out_strides[outer] == out_strides[inner] * extent[inner]
-        for outer, inner in zip(inside, inside[1:], strict=False)
-    )
+    return all(out_strides[outer] == out_strides[inner] * extent[inner] for outer, inner in pairwise(inside))
 
 
 def _positions(names: tuple[str, ...], extent: dict[str, int], axes: tuple[str, ...]) -> dict[str, int]:
-    """What one place along each axis adds to a noise position: carried axes first, then the box axes (the reference's order)."""
+    """What one place along each axis adds to a noise position: carried axes count before box axes."""
     order = (*sorted(n for n in names if n != "c" and n not in axes), *axes)
     step, positions = 1, {}
     for name in reversed(order):
