@@ -21,6 +21,7 @@ from .errors import MixTypeError, MixValueError
 from .facts import Facts
 from .fills import Fills
 from .layout import check_extents
+from .rules import check_plan
 from .spec import plain_array
 
 _DTYPES = {
@@ -169,55 +170,7 @@ class Plan:
         Raises:
             MixError: naming the first rule that is broken and the first row that breaks it.
         """
-        n, k, r = self.n, self.k, self.rank
-        for name, shape in (
-            ("base", (n,)),
-            ("partner", (n, k)),
-            ("box", (n, k, 2 * r)),
-            ("donor", (n, k, 2 * r)),
-            ("opacity", (n, k)),
-            ("weight", (n, k)),
-        ):
-            if getattr(self, name).shape != shape:
-                raise MixValueError(
-                    f"plan {name} has shape {getattr(self, name).shape}, expected {shape} "
-                    f"(N={n} rows, K={k} patches, R={r} axes)"
-                )
-        limit = np.iinfo(np.int32).max if rows is None else rows
-        if n and not self._holds(limit):
-            self._find_fault(limit)
-
-    def _holds(self, limit: int) -> bool:
-        """The rules in as few passes as they take; NaN fails every comparison."""
-        if self.base.min() < 0 or self.facts.top >= limit:
-            return False
-        if not self.k:
-            return True
-        ok = self.partner.min() >= -len(self.fills) and self.opacity.min() >= 0 and self.opacity.max() <= 1
-        ok = ok and self.weight.min() >= 0 and self.weight.sum(1).max() <= 1 + 1e-6
-        ok = ok and not (self.has_fills and ((self.partner < 0) & (self.weight != 0)).any())
-        return bool(ok and self._fits(self.box) and (self.donor is self.box or self._fits(self.donor)))
-
-    def _fits(self, box: np.ndarray) -> bool:
-        start, stop = box[..., 0::2], box[..., 1::2]
-        return not box.size or bool(start.min() >= 0 and (stop >= start).all() and (stop <= np.array(self.shape)).all())
-
-    def _find_fault(self, limit: int) -> None:
-        """Say which rule is broken and where."""
-        self._refuse((self.base < 0) | (self.base >= limit), f"base out of range for {limit} source rows")
-        self._refuse(self.partner >= limit, f"partner out of range for {limit} source rows")
-        self._refuse(self.partner < -len(self.fills), f"partner names a fill that is not among the {len(self.fills)}")
-        # Written so that NaN fails too.
-        self._refuse(~((self.opacity >= 0) & (self.opacity <= 1)), "opacity outside [0, 1]")
-        self._refuse(~(self.weight >= 0), "weight is negative or NaN")
-        self._refuse(~(self.weight.sum(1) <= 1 + 1e-6), "weights sum to more than 1")
-        self._refuse((self.partner < 0) & (self.weight != 0), "a fill has a weight: fills never change targets")
-        for name in ("box", "donor"):
-            start, stop = getattr(self, name)[..., 0::2], getattr(self, name)[..., 1::2]
-            self._refuse(
-                (start < 0) | (stop < start) | (stop > np.array(self.shape)),
-                f"{name} outside shape {self.shape} or its stop before its start",
-            )
+        check_plan(self, np.iinfo(np.int32).max if rows is None else rows)
 
     def check_rows(self, rows: int) -> None:
         """Check that no index reaches past the ``rows`` of a source; the other rules held when the plan was made.
@@ -226,7 +179,7 @@ class Plan:
             MixError: naming the first row that does.
         """
         if self.n and self.facts.top >= rows:
-            self._find_fault(rows)
+            check_plan(self, rows)
 
     @cached_property
     def has_fills(self) -> bool:

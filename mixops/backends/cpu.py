@@ -91,7 +91,7 @@ def _run_tensor(job: Job) -> Any:
             out = torch.empty(shape, dtype=getattr(torch, dtype))
         else:
             out = torch.empty_like(job.x)
-    done = _mixed(replace(job, x=x, out=_array_of(out)), dtype, job.in_place)
+    done = _mixed(replace(job, x=x, out=_array_of(out)), dtype)
     return None if done is None else out
 
 
@@ -130,7 +130,7 @@ class _Form:
     shift: np.ndarray | None
 
 
-def _mixed(job: Job, dtype: str, in_place: bool = False) -> np.ndarray | None:
+def _mixed(job: Job, dtype: str) -> np.ndarray | None:
     """The result, or None where the kernels have no form for the job."""
     plan, fills = job.plan, job.plan.fills
     source = Rows(job.x, job.names)
@@ -138,12 +138,13 @@ def _mixed(job: Job, dtype: str, in_place: bool = False) -> np.ndarray | None:
     if job.kind == "valid" or not known or (plan.facts.paints and not _paints(dtype, source.itemsize)):
         return None
     noisy = plan.facts.paints and bool(fills.noise[-1 - plan.partner[plan.facts.painted]].any())
-    out = job.out if job.out is not None else _new(job, source)
+    halves = dtype in ("bfloat16", "float16") and _rounds_twice(plan)
+    in_place = job.in_place and source.in_x
+    apart = in_place and halves  # their rows are read again after others have been written
+    out = _new(job, source) if apart or job.out is None else job.out
     out_dtype = dtype if job.to is None else job.to.dtype
     out_names = job.names if job.to is None else parse_layout(job.to.layout)
     out_strides = dict(zip(out_names, out.strides, strict=True))
-    # Halves that blend twice are rounded once at the end: they are painted in float32, as for a tail.
-    halves = dtype in ("bfloat16", "float16") and plan.facts.blends and plan.k > 1
     scale, shift = _NOTHING if job.to is None else job.to.affine(dtype)
     scaled = job.to is not None and bool((scale != 1).any() or (shift != 0).any())
     moved = any(
@@ -166,9 +167,18 @@ def _mixed(job: Job, dtype: str, in_place: bool = False) -> np.ndarray | None:
             scale.astype(wide) if scaled else None,
             shift.astype(wide) if scaled else None,
         )
-        here = (in_place or job.in_place) and source.in_x and form.like_out is None
-        _launch(plan, source, out, out_strides["b"], geo, form, here, job.threads)
-    return out
+        _launch(plan, source, out, out_strides["b"], geo, form, in_place and not apart, job.threads)
+    if apart:
+        job.out[...] = out
+    return job.out if apart else out
+
+
+def _rounds_twice(plan: Plan) -> bool:
+    """Would rows of halves be rounded more than once? They are then painted in float32, as for a tail."""
+    if not plan.facts.blends or (plan.k == 1 and not plan.facts.paints):
+        return False
+    blends = plan.facts.used & (plan.opacity < 1)
+    return bool((blends.sum(1) > 1).any() or (blends & plan.facts.painted).any())
 
 
 _NOTHING = np.ones(1), np.zeros(1)
@@ -239,7 +249,7 @@ def _donors(plan: Plan, source: Rows) -> np.ndarray:
 
 
 def _in_batch(base: np.ndarray, donor: np.ndarray) -> np.ndarray:
-    """The batch row that starts from each donor's source row, the row itself where there is none; for the order only."""
+    """The batch row that starts from each donor's source row, itself where there is none; for the order only."""
     order = np.argsort(base, kind="stable")
     place = np.minimum(np.searchsorted(base, donor, sorter=order), len(base) - 1)
     found = order[place]
