@@ -207,12 +207,13 @@ def _launch(
 
     facts = plan.facts
     streamed = not in_place and out.nbytes >= STREAM_FROM
-    order, saves, reads = np.arange(plan.n), None, None
+    order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
         if facts.shifted is not None:
             itself = (facts.donor == np.arange(plan.n)) & facts.shifted.any(1)
             saves[itself], reads[itself] = facts.donor[itself], True
+        mates = _mates(plan)
     elif streamed:  # what stays in cache anyway needs no order
         order = walk(_in_batch(plan.base, facts.donor))[0]
     whole = plan.rank == 0 or bool((plan.box == _full(plan.shape))[facts.used].all())
@@ -226,12 +227,24 @@ def _launch(
     arguments = (
         form.like, form.work, form.like_out, source.at(plan.base), target,
         _donors(plan, source), None if whole else plan.box, plan.opacity, fill, values, form.noise,
-        order, saves, reads,
+        order, saves, reads, mates,
         geo.coords, geo.steps, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
         form.scale, form.shift, geo.strides,
     )  # fmt: skip
     workers = thread_count(threads) if out.nbytes >= THREADS_FROM else 1
     share_out(lambda lo, hi: kernels.mix_units(*arguments, (lo, hi, lines, piece, visit), streamed), visits, workers)
+
+
+def _mates(plan: Plan) -> np.ndarray | None:
+    """(N,) for rows that exchange one patch in the same box: the other row, or -2 for the second of the two; -1 elsewhere."""
+    facts, rows = plan.facts, np.arange(plan.n)
+    if plan.k != 1 or facts.shifted is not None or facts.paints:
+        return None
+    mutual = (facts.donor != rows) & (facts.donor[facts.donor] == rows) & facts.used[:, 0]
+    mutual &= (plan.box[:, 0] == plan.box[facts.donor, 0]).all(1) & mutual[facts.donor]
+    if not mutual.any():
+        return None
+    return np.where(mutual, np.where(rows < facts.donor, facts.donor, -2), -1)
 
 
 def _full(shape: tuple[int, ...]) -> np.ndarray:

@@ -11,118 +11,15 @@ bits, uint32 and uint64 for values that are only ever pasted.
 
 from __future__ import annotations
 
+from pathlib import Path
+from zlib import crc32
+
 import numpy as np
-from numba import carray, njit, types
+from numba import njit
 from numba.extending import overload
 
-from .vector import blend, fence, fetch, half_bits, load_one, paint, pointer, send, take_over
-
-
-def _store(value, like): ...
-
-
-@overload(_store)
-def _store_impl(value, like):
-    """A float as an element of the type of ``like``."""
-    kind = like.dtype
-    if kind in (types.uint16, types.int16):
-        return lambda value, like: half_bits(np.float32(value), like)
-    if kind == types.uint8:
-        return lambda value, like: np.uint8(min(max(np.rint(value), np.float32(0)), np.float32(255)))
-    if kind == types.float64:
-        return lambda value, like: np.float64(value)
-    if kind == types.float32:
-        return lambda value, like: np.float32(value)
-    # Ids: fills are whole numbers that float32 holds exactly.
-    if kind == types.uint32:
-        return lambda value, like: np.uint32(np.int32(value))
-    return lambda value, like: np.uint64(np.int64(value))
-
-
-@njit(nogil=True)
-def philox_word(position, channel, key):
-    """The 32-bit word of (position, channel) under a 64-bit key: noise.philox, one number at a time."""
-    x0, x1, x2, x3 = np.uint64(position >> 2), np.uint64(channel), np.uint64(0), np.uint64(0)
-    k0, k1, low = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> np.uint64(32)), np.uint64(0xFFFFFFFF)
-    for _ in range(10):
-        p0, p1 = x0 * np.uint64(0xD2511F53), x2 * np.uint64(0xCD9E8D57)
-        x0, x1, x2, x3 = (p1 >> np.uint64(32)) ^ x1 ^ k0, p1 & low, (p0 >> np.uint64(32)) ^ x3 ^ k1, p0 & low
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    lane = position & 3
-    return x0 if lane == 0 else x1 if lane == 1 else x2 if lane == 2 else x3
-
-
-@njit(nogil=True)
-def _noise(position, channel, key, table):
-    word = philox_word(position, channel, key)
-    return (table[word & np.uint64(4095)] + table[(word >> np.uint64(12)) & np.uint64(4095)]) * np.float32(0.5**0.5)
-
-
-@njit(nogil=True)
-def _fill(target, first, stop, fill, take, channel, place, step, inner, post, values, noise, work):
-    """Paint elements first..stop of one line, ``target`` being where element ``first`` lies.
-
-    ``channel`` is the line's, or -1 where channels lie inside the line: element e then has ``(e % inner) // post``.
-    ``place`` is the noise position of the line's start and ``step`` what one place along its axis adds.
-    """
-    channels = values.shape[1]
-    if noise is None and take == 1 and (channels == 1 or channel >= 0):
-        paint(target, _store(values[fill, channel if channels > 1 else 0], work), stop - first, work)
-        return
-    out = carray(pointer(target), stop - first, work.dtype)
-    cell = np.empty(1, work.dtype)
-    for e in range(first, stop):
-        c = channel if channel >= 0 else (e % inner) // post
-        value = values[fill, c % channels]
-        if noise is not None:
-            codes, std, keys, table = noise
-            if codes[fill] == 1:
-                value += std[fill] * _noise(0, c, keys[fill], table)
-            elif codes[fill] == 2:
-                value += std[fill] * _noise(place + (e // inner) * step, c, keys[fill], table)
-        cell[0] = _store(value, work)
-        if take == 1:
-            out[e - first] = cell[0]
-        else:
-            at = target + (e - first) * work.itemsize
-            blend(at, at, cell.ctypes.data, 1, take, False, work, work)
-
-
-@njit(nogil=True)
-def _finish(start, painted_at, count, inner, channel, post, scale, shift, strides, buffer, past_cache, work, like_out):
-    """Normalise, cast and lay out ``count`` places of one painted line; ``start`` is where the first of them goes."""
-    painted = carray(pointer(painted_at), count * inner, work.dtype)
-    along, within = strides
-    size = like_out.itemsize
-    packed = along == size
-    hop = 1 if packed else along // size
-    for i in range(inner):
-        at = start + i * within
-        piece = carray(pointer(buffer if past_cache and packed else at), (count - 1) * hop + 1, like_out.dtype)
-        if scale is None:
-            for j in range(count):
-                piece[j * hop] = _recast(painted[j * inner + i], like_out)
-        else:
-            c = (channel if channel >= 0 else i // post) % len(scale)
-            a, b = scale[c], shift[c]
-            if packed:
-                for j in range(count):
-                    piece[j] = _store(painted[j * inner + i] * a + b, like_out)
-            else:
-                for j in range(count):
-                    piece[j * hop] = _store(painted[j * inner + i] * a + b, like_out)
-        if past_cache and packed:
-            take_over(at, buffer, count, True, like_out, like_out)
-
-
-def _recast(value, like): ...
-
-
-@overload(_recast)
-def _recast_impl(value, like):
-    if value == like.dtype:
-        return lambda value, like: value
-    return lambda value, like: _store(load_one(value), like)
+from .elements import fill_line, finish_line, store
+from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over
 
 
 @njit(nogil=True)
@@ -132,24 +29,30 @@ def _keep(array):
 
 
 @njit(nogil=True)
-def _next_inside(box, n, k, coords, steps, line, last):
-    """The next line from ``line`` on that lies inside a box; ``last`` if there is none."""
+def _stretch(box, n, k, coords, steps, line, last):
+    """The next lines from ``line`` on that lie inside a box: the first and one past the last; (last, last) if none do."""
     r = 0
     while r < len(steps):
         if line >= last:
-            return last
+            return last, last
         lines = steps[r, 0]  # lines that one place along axis r takes; 0 for the axis of the run
         if lines > 0:
             here, start, stop = coords[line, r], box[n, k, 2 * r], box[n, k, 2 * r + 1]
             if not start <= here < stop:
                 if start >= stop:
-                    return last
+                    return last, last
                 ahead = start - here if here < start else steps[r, 1] - here + start
                 line += ahead * lines - line % lines
                 r = 0
                 continue
         r += 1
-    return line
+    until, finest = last, 0
+    for r in range(len(steps)):
+        lines = steps[r, 0]
+        if lines > 0 and (finest == 0 or lines < finest):
+            finest = lines
+            until = line + (box[n, k, 2 * r + 1] - coords[line, r]) * lines - line % lines
+    return line, min(until, last)
 
 
 @njit(nogil=True)
@@ -171,30 +74,53 @@ def _covers(box, n, k, steps, axis, inner, e0, e1):
 
 @njit(nogil=True)
 def _fetch_boxes(
-    own_at, first_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size
+    own_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size
 ):
-    """Ask for all that boxes of this unit will touch: they lie too far apart for the chip to see them coming."""
+    """Ask for all that pasted boxes of this unit will touch: they lie too far apart for the chip to see them coming."""
     for k in range(opacity.shape[1]):
         if opacity[n, k] == 0 or donor[n, k] == 0:
-            continue  # stores wait for nothing
+            continue  # the stores of a fill wait for nothing
         a, b = _span(box, n, k, axis, inner, e0, e1)
-        line = first
-        while a < b:
-            line = _next_inside(box, n, k, coords, steps, line, last)
-            if line >= last:
-                break
-            ahead = ((line - first) * line_size + a - e0) * size
-            for byte in range(ahead, ahead + (b - a) * size, 64):
-                fetch(own_at + byte, 1)
-            there = donor[n, k] + offset * size
-            for byte in range(ahead, ahead + (b - a) * size, 64):
-                fetch(there + byte, 0)
-            line += 1
+        line, until = _stretch(box, n, k, coords, steps, first, last)
+        there = donor[n, k] + offset * size
+        while a < b and line < until:
+            for one in range(line, until):
+                ahead = ((one - first) * line_size + a - e0) * size
+                for byte in range(ahead, ahead + (b - a) * size, 64):
+                    fetch(own_at + byte, 1)
+                    fetch(there + byte, 0)
+            line, until = _stretch(box, n, k, coords, steps, until, last)
 
 
-@njit(nogil=True, cache=True)
-def mix_units(
-    like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads,
+@njit(nogil=True)
+def _exchange(
+    own_at, there, n, m, box, opacity, coords, steps, axis, inner, first, last, e0, e1, count, line_size, like
+):
+    """Mix two rows that are each other's donor, in the same box, in one go."""
+    take, other = opacity[n, 0], opacity[m, 0]
+    if box is None:
+        _exchange_run(own_at, there, count, take, other, like)
+        return
+    a, b = _span(box, n, 0, axis, inner, e0, e1)
+    line, until = _stretch(box, n, 0, coords, steps, first, last)
+    while a < b and line < until:
+        for one in range(line, until):
+            ahead = ((one - first) * line_size + a - e0) * like.itemsize
+            _exchange_run(own_at + ahead, there + ahead, b - a, take, other, like)
+        line, until = _stretch(box, n, 0, coords, steps, until, last)
+
+
+@njit(nogil=True)
+def _exchange_run(one_at, other_at, count, take, other, like):
+    if take == 1 and other == 1:
+        swap(one_at, other_at, count, like)
+    else:
+        blend_both(one_at, other_at, count, take, other, like)
+
+
+@njit(nogil=True)
+def _mix_units(
+    like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
     coords, steps, run, places, scale, shift, strides, units, past_cache,
 ):  # fmt: skip
     """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
@@ -209,6 +135,7 @@ def mix_units(
         order: (N,) rows in the order of the walk.
         saves, reads: None unless in place; (N,) the row that reads this row's saved original, or -1; (N,) bool, this
             row's donor is the saved original.
+        mates: None, or in place (N,) the row that this one exchanges with, -2 where that row does it, -1 for none.
         coords: (lines, R + 1) coordinate of each line on each box axis (0 for the axis of the run), and its channel or -1.
         steps: (R, 2) lines that one place along each box axis takes (0: the axis of the run), and its extent.
         run: box axis along a line (-1: none), its extent, elements inside one place, elements inside one channel, noise
@@ -253,10 +180,12 @@ def mix_units(
                 begun = False
                 if saves is not None:
                     begun = True
+                    if mates is not None:
+                        if mates[n] == -2:
+                            continue
                     if box is not None:
                         _fetch_boxes(
                             own_at,
-                            first_at,
                             n,
                             donor,
                             box,
@@ -273,6 +202,29 @@ def mix_units(
                             line_size,
                             size,
                         )
+                    if mates is not None:
+                        m = mates[n]
+                        if m >= 0:
+                            _exchange(
+                                own_at,
+                                own[m] + offset * size,
+                                n,
+                                m,
+                                box,
+                                opacity,
+                                coords,
+                                steps,
+                                axis,
+                                inner,
+                                first,
+                                last,
+                                e0,
+                                e1,
+                                count,
+                                line_size,
+                                like,
+                            )
+                            continue
                     if saves[n] >= 0:
                         first_at = own[n]
                         _save(
@@ -318,41 +270,42 @@ def mix_units(
                     if not begun:
                         take_over(at, own_at, count, False, like, work)
                         begun = True
-                    a, b, line = e0, e1, first
+                    a, b, line, until = e0, e1, first, last
                     if box is not None:
                         a, b = _span(box, n, k, axis, inner, e0, e1)
-                    while a < b:
+                        line, until = _stretch(box, n, k, coords, steps, first, last)
+                    while a < b and line < until:
+                        if donor[n, k] != 0:
+                            for one in range(line, until):
+                                ahead = (one - first) * line_size + a - e0
+                                if take == 1:
+                                    take_over(at + ahead * work.itemsize, base + ahead * size, b - a, False, like, work)
+                                else:
+                                    _onto(at + ahead * work.itemsize, base + ahead * size, b - a, take, like, work)
+                        elif values is not None:
+                            _paint_lines(
+                                at,
+                                line,
+                                until,
+                                first,
+                                a,
+                                b,
+                                e0,
+                                line_size,
+                                fill[n, k],
+                                take,
+                                coords,
+                                places,
+                                step,
+                                inner,
+                                post,
+                                values,
+                                noise,
+                                work,
+                            )
+                        line, until = until, last
                         if box is not None:
-                            line = _next_inside(box, n, k, coords, steps, line, last)
-                        if line >= last:
-                            break
-                        ahead = (line - first) * line_size + a - e0
-                        here, there = at + ahead * work.itemsize, base + ahead * size
-                        painted = False
-                        if values is not None:
-                            if donor[n, k] == 0:
-                                _fill(
-                                    here,
-                                    a,
-                                    b,
-                                    fill[n, k],
-                                    take,
-                                    coords[line, -1],
-                                    places[line, 0],
-                                    step,
-                                    inner,
-                                    post,
-                                    values,
-                                    noise,
-                                    work,
-                                )
-                                painted = True
-                        if not painted:
-                            if take == 1:
-                                take_over(here, there, b - a, False, like, work)
-                            else:
-                                _onto(here, there, b - a, take, like, work)
-                        line += 1
+                            line, until = _stretch(box, n, k, coords, steps, line, last)
                 if saves is not None:
                     continue
                 if not begun:
@@ -364,7 +317,7 @@ def mix_units(
                     for line in range(first, last):
                         start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
                         painted_at = at + (line - first) * line_size * work.itemsize
-                        _finish(
+                        finish_line(
                             start,
                             painted_at,
                             (e1 - e0) // inner,
@@ -384,6 +337,22 @@ def mix_units(
     if past_cache:
         fence()
     _keep(scratch)
+
+
+@njit(nogil=True)
+def _paint_lines(
+    at, line, until, first, a, b, e0, line_size, fill, take, coords, places, step, inner, post, values, noise, work
+):
+    """Paint elements a..b of some lines of a unit."""
+    channels = values.shape[1]
+    for one in range(line, until):
+        here = at + ((one - first) * line_size + a - e0) * work.itemsize
+        channel = coords[one, -1]
+        if noise is None:
+            if take == 1 and (channels == 1 or channel >= 0):
+                paint(here, store(values[fill, channel if channels > 1 else 0], work), b - a, work)
+                continue
+        fill_line(here, a, b, fill, take, channel, places[one, 0], step, inner, post, values, noise, work)
 
 
 @njit(nogil=True)
@@ -408,21 +377,18 @@ def _save(
     like,
 ):
     """Keep what row ``user`` will read of this unit: only its boxes, for the rest need not come from memory at all."""
-    size = like.itemsize
     for k in range(opacity.shape[1]):
         if opacity[user, k] == 0 or donor[user, k] == 0:
             continue
         if box is not None:
             if donor[user, k] == first_at:
                 a, b = _span(box, user, k, axis, inner, e0, e1)
-                line = first
-                while a < b:
-                    line = _next_inside(box, user, k, coords, steps, line, last)
-                    if line >= last:
-                        break
-                    ahead = ((line - first) * line_size + a - e0) * size
-                    take_over(saved + ahead, own_at + ahead, b - a, False, like, like)
-                    line += 1
+                line, until = _stretch(box, user, k, coords, steps, first, last)
+                while a < b and line < until:
+                    for one in range(line, until):
+                        ahead = ((one - first) * line_size + a - e0) * like.itemsize
+                        take_over(saved + ahead, own_at + ahead, b - a, False, like, like)
+                    line, until = _stretch(box, user, k, coords, steps, until, last)
                 continue
         take_over(saved, own_at, count, False, like, like)
 
@@ -448,3 +414,25 @@ def _onto_impl(target, donor, count, take, like, work):
             blend(at, at, room.ctypes.data, some, take, False, work, work)
 
     return widened
+
+
+def _cached(stamp):
+    """The kernel with a cache on disk that knows ``stamp``: Numba itself looks only at the age of this file."""
+
+    @njit(nogil=True, cache=True)
+    def mix_units(
+        like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
+        coords, steps, run, places, scale, shift, strides, units, past_cache,
+    ):  # fmt: skip
+        if stamp < 0:  # never: it makes the stamp a part of the function, and so of the key of the cache
+            return
+        _mix_units(
+            like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
+            coords, steps, run, places, scale, shift, strides, units, past_cache,
+        )  # fmt: skip
+
+    return mix_units
+
+
+#: See _mix_units.
+mix_units = _cached(crc32(b"".join(Path(__file__).with_name(f).read_bytes() for f in ("vector.py", "elements.py"))))

@@ -33,6 +33,7 @@ _SIZE = {
     types.uint64: 8,
 }
 _LINE = 64
+_IDS = (types.uint32, types.uint64)
 
 
 class _Emit:
@@ -119,35 +120,83 @@ class _Emit:
         return b.trunc(total, ir.VectorType(ir.IntType(8), lanes))
 
 
-def _loop(
-    builder: Any, target: Any, count: Any, size: int, past_cache: Any, body: Callable[[Any, int, bool], None]
+def _sweep(
+    builder: Any,
+    targets: list[Any],
+    count: Any,
+    dtype: Any,
+    past_cache: Any,
+    values: Callable[[Any, int], list[Any]],
+    ahead: Any = None,
 ) -> None:
-    """Run ``body(index, lanes, aligned)`` over 0..count in bites of 64 bytes, then smaller ones.
+    """Store ``values(index, lanes)`` for the elements 0..count of each target, 64 bytes at a time.
 
-    With ``past_cache`` a few single elements come first, until the target stands on a 64-byte line.
+    The first and the last 64 bytes are stored wherever they fall, what lies between on whole cache lines of the first
+    target; they overlap. Both are computed before anything is stored, so that the targets may be what the values are
+    made from. Short runs go by quarters and single elements.
+
+    Args:
+        past_cache: a bit: store whole lines past the cache; None: never.
+        ahead: an address to ask for bytes from while storing, or None.
     """
+    emit, size = _Emit(builder), _SIZE[dtype]
     lanes = _LINE // size
 
-    def bites(first: Any, stop: Any, lanes: int, aligned: bool = False) -> Any:
+    def put(found: list[Any], index: Any, past: bool = False) -> None:
+        for target, value in zip(targets, found, strict=True):
+            emit.store(value, target, index, dtype, past)
+
+    def bites(first: Any, stop: Any, lanes: int, line: str = "") -> Any:
         whole = builder.and_(builder.sub(stop, first), ir.Constant(_I64, -lanes))
         last = builder.add(first, whole)
         with cgutils.for_range_slice(builder, first, last, ir.Constant(_I64, lanes), _I64) as (index, _):
-            body(index, lanes, aligned)
+            put(values(index, lanes), index, line == "past")
+            if line and ahead is not None:
+                _fetch(builder, builder.add(ahead, builder.mul(index, ir.Constant(_I64, size))))
         return last
 
-    def rest(first: Any) -> None:
-        for few in sorted({max(1, lanes // 8), 1}, reverse=True):
-            first = bites(first, count, few)
+    zero, full = ir.Constant(_I64, 0), ir.Constant(_I64, lanes)
+    with builder.if_else(builder.icmp_signed(">=", count, full)) as (long, short):
+        with long:
+            end = builder.sub(count, full)
+            head, tail = values(zero, lanes), values(end, lanes)
+            gap = builder.and_(builder.neg(targets[0]), ir.Constant(_I64, _LINE - 1))
+            first = builder.udiv(gap, ir.Constant(_I64, size))
+            if past_cache is None:
+                bites(first, count, lanes, "plain")
+            else:
+                # An address that is no multiple of the element's size never comes to a line: it stays in cache.
+                even = builder.icmp_signed("==", builder.mul(first, ir.Constant(_I64, size)), gap)
+                with builder.if_else(builder.and_(past_cache, even)) as (streamed, cached):
+                    with streamed:
+                        bites(first, count, lanes, "past")
+                    with cached:
+                        bites(first, count, lanes, "plain")
+            put(head, zero)
+            put(tail, end)
+        with short:
+            bites(bites(zero, count, max(1, lanes // 4)), count, 1)
 
-    zero = ir.Constant(_I64, 0)
-    with builder.if_else(past_cache) as (streamed, cached):
-        with streamed:
-            gap = builder.and_(builder.neg(target), ir.Constant(_I64, _LINE - 1))
-            gap = builder.udiv(gap, ir.Constant(_I64, size))
-            head = builder.select(builder.icmp_signed("<", gap, count), gap, count)
-            rest(bites(bites(zero, head, 1), count, lanes, aligned=True))
-        with cached:
-            rest(bites(zero, count, lanes))
+
+def _blender(builder: Any, share: Any, kind: Any, result: Any) -> Callable[[Any, Any, int], Any]:
+    """(own, donor, lanes) -> blended vector of the type ``result``, for a share of the donor."""
+    emit = _Emit(builder)
+    wide = types.float64 if result == types.float64 else types.float32
+    if kind == result == types.uint8:
+        scaled = builder.fmul(builder.fpext(share, _F64), ir.Constant(_F64, 65536.0))
+        rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F64, [_F64]), "llvm.rint.f64")
+        q = builder.fptosi(builder.call(rint, [scaled]), _I32)
+        return lambda own, donor, lanes: emit.blend_bytes(own, donor, q, lanes)
+    if wide == types.float64:
+        share = builder.fpext(share, _F64)
+    keep = builder.fsub(ir.Constant(share.type, 1.0), share)
+
+    def floats(own: Any, donor: Any, lanes: int) -> Any:
+        own, donor = (emit.widen(v, kind, wide, lanes) for v in (own, donor))
+        mixed = builder.fadd(builder.fmul(own, emit.splat(keep, lanes)), builder.fmul(donor, emit.splat(share, lanes)))
+        return emit.narrow(mixed, result, lanes)
+
+    return floats
 
 
 @intrinsic
@@ -158,37 +207,56 @@ def blend(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to, one, other, many, share, past, *_ = args
-        kind, result = like.dtype, work.dtype
-        emit = _Emit(builder)
-        whole_bytes = kind == result == types.uint8
-        wide = types.float64 if result == types.float64 else types.float32
-        if whole_bytes:
-            scaled = builder.fmul(builder.fpext(share, _F64), ir.Constant(_F64, 65536.0))
-            rint = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_F64, [_F64]), "llvm.rint.f64")
-            q = builder.fptosi(builder.call(rint, [scaled]), _I32)
-        elif wide == types.float64:
-            share = builder.fpext(share, _F64)
-        keep = None if whole_bytes else builder.fsub(ir.Constant(share.type, 1.0), share)
+        if like.dtype not in _IDS:  # ids are never blended: execute has refused it
+            emit, mixed = _Emit(builder), _blender(builder, share, like.dtype, work.dtype)
 
-        def body(index: Any, lanes: int, aligned: bool) -> None:
-            a, b = (emit.load(address, index, kind, lanes) for address in (one, other))
-            if whole_bytes:
-                mixed = emit.blend_bytes(a, b, q, lanes)
-            else:
-                a, b = (emit.widen(v, kind, wide, lanes) for v in (a, b))
-                mixed = builder.fadd(
-                    builder.fmul(a, emit.splat(keep, lanes)), builder.fmul(b, emit.splat(share, lanes))
-                )
-                mixed = emit.narrow(mixed, result, lanes)
-            emit.store(mixed, to, index, result, aligned)
+            def values(index: Any, lanes: int) -> list[Any]:
+                own, donor = (emit.load(address, index, like.dtype, lanes) for address in (one, other))
+                return [mixed(own, donor, lanes)]
 
-        if kind in (types.uint32, types.uint64):
-            return context.get_dummy_value()  # ids are never blended: execute has refused it
-        _loop(builder, to, many, _SIZE[result], past, body)
+            _sweep(builder, [to], many, work.dtype, past, values)
         return context.get_dummy_value()
 
     whole = types.int64
     return types.void(whole, whole, whole, whole, types.float32, types.boolean, like, work), codegen
+
+
+@intrinsic
+def blend_both(typingctx: Any, one: Any, other: Any, count: Any, take: Any, take_other: Any, like: Any) -> Any:
+    """Two rows that are each other's donors, in place: each is read once and written once."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b, many, share, share_other, _ = args
+        if like.dtype not in _IDS:
+            emit = _Emit(builder)
+            mix_a, mix_b = (_blender(builder, s, like.dtype, like.dtype) for s in (share, share_other))
+
+            def values(index: Any, lanes: int) -> list[Any]:
+                x, y = (emit.load(address, index, like.dtype, lanes) for address in (a, b))
+                return [mix_a(x, y, lanes), mix_b(y, x, lanes)]
+
+            _sweep(builder, [a, b], many, like.dtype, None, values)
+        return context.get_dummy_value()
+
+    whole, share = types.int64, types.float32
+    return types.void(whole, whole, whole, share, share, like), codegen
+
+
+@intrinsic
+def swap(typingctx: Any, one: Any, other: Any, count: Any, like: Any) -> Any:
+    """Exchange ``count`` elements of two rows."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b, many, _ = args
+        emit = _Emit(builder)
+
+        def values(index: Any, lanes: int) -> list[Any]:
+            return [emit.load(address, index, like.dtype, lanes) for address in (b, a)]
+
+        _sweep(builder, [a, b], many, like.dtype, None, values)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, like), codegen
 
 
 @intrinsic
@@ -200,13 +268,11 @@ def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: 
         kind, result, emit = like.dtype, work.dtype, _Emit(builder)
         wide = types.float64 if result == types.float64 else types.float32
 
-        def body(index: Any, lanes: int, aligned: bool) -> None:
-            value = emit.load(start, index, kind, lanes)
-            if kind != result:
-                value = emit.narrow(emit.widen(value, kind, wide, lanes), result, lanes)
-            emit.store(value, to, index, result, aligned)
+        def values(index: Any, lanes: int) -> list[Any]:
+            found = emit.load(start, index, kind, lanes)
+            return [found if kind == result else emit.narrow(emit.widen(found, kind, wide, lanes), result, lanes)]
 
-        _loop(builder, to, many, _SIZE[result], past, body)
+        _sweep(builder, [to], many, result, past, values)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.boolean, like, work), codegen
@@ -230,10 +296,7 @@ def paint(typingctx: Any, target: Any, value: Any, count: Any, like: Any) -> Any
         to, one, many, _ = args
         emit = _Emit(builder)
 
-        def body(index: Any, lanes: int, aligned: bool) -> None:
-            emit.store(emit.splat(one, lanes), to, index, like.dtype, aligned)
-
-        _loop(builder, to, many, _SIZE[like.dtype], ir.Constant(ir.IntType(1), 0), body)
+        _sweep(builder, [to], many, like.dtype, None, lambda index, lanes: [emit.splat(one, lanes)])
         return context.get_dummy_value()
 
     return types.void(types.int64, like.dtype, types.int64, like), codegen
@@ -271,12 +334,8 @@ def send(typingctx: Any, target: Any, source: Any, count: Any, ahead: Any, like:
         to, start, many, coming, _ = args
         kind, emit = like.dtype, _Emit(builder)
 
-        def body(index: Any, lanes: int, aligned: bool) -> None:
-            emit.store(emit.load(start, index, kind, lanes), to, index, kind, aligned)
-            if aligned:
-                _fetch(builder, builder.add(coming, builder.mul(index, ir.Constant(_I64, _SIZE[kind]))))
-
-        _loop(builder, to, many, _SIZE[kind], ir.Constant(ir.IntType(1), 1), body)
+        always = ir.Constant(ir.IntType(1), 1)
+        _sweep(builder, [to], many, kind, always, lambda index, lanes: [emit.load(start, index, kind, lanes)], coming)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, like), codegen
