@@ -16,7 +16,7 @@ def check_plan(plan: Plan, rows: int) -> None:
     """Raise MixError, naming the first row that breaks a rule, unless the plan fits a source of ``rows`` rows."""
     n, k, r = plan.n, plan.k, plan.rank
     shapes = {"base": (n,), "box": (n, k, 2 * r), "donor": (n, k, 2 * r)}
-    shapes |= {name: (n, k) for name in ("partner", "opacity", "weight")}
+    shapes |= dict.fromkeys(("partner", "opacity", "weight"), (n, k))
     for name, shape in shapes.items():
         if getattr(plan, name).shape != shape:
             raise MixValueError(

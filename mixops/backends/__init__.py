@@ -104,5 +104,11 @@ def repeats(out: Any) -> bool:
 def share_memory(x: Any, out: Any) -> bool:
     """True if the bytes of out and of x, or of one of its samples, may overlap."""
     low, high = _span(out)
-    parts = x if _listed(x) else [x]
-    return any(a < high and low < b for a, b in map(_span, parts))
+    if not _listed(x):
+        first, last = _span(x)
+        return first < high and low < last
+    if any(one.shape != x[0].shape or _strides(one) != _strides(x[0]) for one in x):
+        return any(first < high and low < last for first, last in map(_span, x))
+    # Samples are many and mostly alike: their reach is found once, and each start is one number.
+    before, after = (reach - _start(x[0]) for reach in _span(x[0]))
+    return any(start + before < high and low < start + after for start in map(_start, x))

@@ -206,7 +206,8 @@ def _launch(
     from . import kernels
 
     facts = plan.facts
-    streamed = not in_place and out.nbytes >= STREAM_FROM
+    # A tail scatters its lines over the result in runs too short to stream.
+    streamed = not in_place and form.like_out is None and out.nbytes >= STREAM_FROM
     order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
@@ -214,7 +215,7 @@ def _launch(
             itself = (facts.donor == np.arange(plan.n)) & facts.shifted.any(1)
             saves[itself], reads[itself] = facts.donor[itself], True
         mates = _mates(plan)
-    elif streamed:  # what stays in cache anyway needs no order
+    elif out.nbytes >= STREAM_FROM:  # what stays in cache anyway needs no order
         order = walk(_in_batch(plan.base, facts.donor))[0]
     whole = plan.rank == 0 or bool((plan.box == _full(plan.shape))[facts.used].all())
     staged = form.like_out is not None or (streamed and not (whole and plan.k == 1))
@@ -236,12 +237,14 @@ def _launch(
 
 
 def _mates(plan: Plan) -> np.ndarray | None:
-    """(N,) for rows that exchange one patch in the same box: the other row, or -2 for the second of the two; -1 elsewhere."""
+    """(N,) for rows that exchange one patch in one box: the other row, or -2 for the second of the two; else -1."""
     facts, rows = plan.facts, np.arange(plan.n)
     if plan.k != 1 or facts.shifted is not None or facts.paints:
         return None
     mutual = (facts.donor != rows) & (facts.donor[facts.donor] == rows) & facts.used[:, 0]
-    mutual &= (plan.box[:, 0] == plan.box[facts.donor, 0]).all(1) & mutual[facts.donor]
+    pastes = plan.opacity[:, 0] == 1
+    mutual &= (plan.box[:, 0] == plan.box[facts.donor, 0]).all(1) & (pastes == pastes[facts.donor])
+    mutual &= mutual[facts.donor]
     if not mutual.any():
         return None
     return np.where(mutual, np.where(rows < facts.donor, facts.donor, -2), -1)

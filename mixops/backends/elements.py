@@ -1,4 +1,4 @@
-"""What happens to single elements: fills and noise on the way in, normalising, casting and laying out on the way out."""
+"""What happens to single elements: fills and noise on the way in; scaling, casting and laying out on the way out."""
 
 from __future__ import annotations
 
@@ -31,22 +31,41 @@ def store_impl(value, like):
 
 
 @njit(nogil=True)
-def philox_word(position, channel, key):
-    """The 32-bit word of (position, channel) under a 64-bit key: noise.philox, one number at a time."""
-    x0, x1, x2, x3 = np.uint64(position >> 2), np.uint64(channel), np.uint64(0), np.uint64(0)
-    k0, k1, low = np.uint64(key & 0xFFFFFFFF), np.uint64(key >> np.uint64(32)), np.uint64(0xFFFFFFFF)
+def philox_block(block, channel, key):
+    """The four 32-bit words of a block: noise.philox, one block at a time."""
+    x0, x1, x2, x3 = np.uint64(block), np.uint64(channel), np.uint64(0), np.uint64(0)
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    k0, k1 = np.uint64(key) & low, np.uint64(key) >> half
     for _ in range(10):
         p0, p1 = x0 * np.uint64(0xD2511F53), x2 * np.uint64(0xCD9E8D57)
-        x0, x1, x2, x3 = (p1 >> np.uint64(32)) ^ x1 ^ k0, p1 & low, (p0 >> np.uint64(32)) ^ x3 ^ k1, p0 & low
+        x0, x1, x2, x3 = (p1 >> half) ^ x1 ^ k0, p1 & low, (p0 >> half) ^ x3 ^ k1, p0 & low
         k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
-    lane = position & 3
-    return x0 if lane == 0 else x1 if lane == 1 else x2 if lane == 2 else x3
+    return x0, x1, x2, x3
 
 
 @njit(nogil=True)
-def _noise(position, channel, key, table):
-    word = philox_word(position, channel, key)
-    return (table[word & np.uint64(4095)] + table[(word >> np.uint64(12)) & np.uint64(4095)]) * np.float32(0.5**0.5)
+def _normal(word, table):
+    pieces = np.int64(word & np.uint64(4095)), np.int64((word >> np.uint64(12)) & np.uint64(4095))
+    return (table[pieces[0]] + table[pieces[1]]) * np.float32(0.5**0.5)
+
+
+@njit(nogil=True)
+def _normals(out, place, step, count, channel, key, table):
+    """Normal numbers for ``count`` positions from ``place`` on; they start at the index that comes back."""
+    if step == 1:
+        first, last = place >> 2, (place + count + 3) >> 2
+        for block in range(first, last):
+            a, b, c, d = philox_block(block, channel, key)
+            at = (block - first) * 4
+            out[at], out[at + 1] = _normal(a, table), _normal(b, table)
+            out[at + 2], out[at + 3] = _normal(c, table), _normal(d, table)
+        return place & 3
+    for i in range(count):
+        position = place + i * step
+        a, b, c, d = philox_block(position >> 2, channel, key)
+        lane = position & 3
+        out[i] = _normal(a if lane == 0 else b if lane == 1 else c if lane == 2 else d, table)
+    return 0
 
 
 @njit(nogil=True)
@@ -56,30 +75,39 @@ def fill_line(target, first, stop, fill, take, channel, place, step, inner, post
     ``channel`` is the line's, or -1 where channels lie inside the line: element e then has ``(e % inner) // post``.
     ``place`` is the noise position of the line's start and ``step`` what one place along its axis adds.
     """
-    channels = values.shape[1]
-    out = carray(pointer(target), stop - first, work.dtype)
-    cell = np.empty(1, work.dtype)
-    for e in range(first, stop):
-        c = channel if channel >= 0 else (e % inner) // post
-        value = values[fill, c % channels]
+    channels, start = values.shape[1], first // inner
+    count = (stop - 1) // inner + 1 - start
+    numbers = np.zeros(count + 8, np.float32)
+    fresh = np.empty(stop - first, work.dtype)
+    for i in range(inner):
+        c = channel if channel >= 0 else i // post
+        value, skip, spread = values[fill, c % channels], 0, np.float32(0)
         if noise is not None:
             codes, std, keys, table = noise
             if codes[fill] == 1:
-                value += std[fill] * _noise(0, c, keys[fill], table)
+                word = philox_block(0, c, keys[fill])[0]
+                value += std[fill] * _normal(word, table)
             elif codes[fill] == 2:
-                value += std[fill] * _noise(place + (e // inner) * step, c, keys[fill], table)
-        cell[0] = store(value, work)
-        if take == 1:
-            out[e - first] = cell[0]
-        else:
-            at = target + (e - first) * work.itemsize
-            blend(at, at, cell.ctypes.data, 1, take, False, work, work)
+                skip, spread = _normals(numbers, place + start * step, step, count, c, keys[fill], table), std[fill]
+        for j in range(count):
+            e = (start + j) * inner + i
+            if first <= e < stop:
+                fresh[e - first] = store(value + spread * numbers[skip + j], work)
+    if take == 1:
+        take_over(target, fresh.ctypes.data, stop - first, False, work, work)
+    else:
+        blend(target, target, fresh.ctypes.data, stop - first, take, False, work, work)
+    keep(fresh)
 
 
 @njit(nogil=True)
-def finish_line(
-    start, painted_at, count, inner, channel, post, scale, shift, strides, buffer, past_cache, work, like_out
-):
+def keep(array):
+    """Hold an array that is only known by its address until here."""
+    return len(array)
+
+
+@njit(nogil=True)
+def finish_line(start, painted_at, count, inner, channel, post, scale, shift, strides, work, like_out):
     """Normalise, cast and lay out ``count`` places of one painted line; ``start`` is where the first of them goes."""
     painted = carray(pointer(painted_at), count * inner, work.dtype)
     along, within = strides
@@ -87,8 +115,7 @@ def finish_line(
     packed = along == size
     hop = 1 if packed else along // size
     for i in range(inner):
-        at = start + i * within
-        piece = carray(pointer(buffer if past_cache and packed else at), (count - 1) * hop + 1, like_out.dtype)
+        piece = carray(pointer(start + i * within), (count - 1) * hop + 1, like_out.dtype)
         if scale is None:
             for j in range(count):
                 piece[j * hop] = _recast(painted[j * inner + i], like_out)
@@ -101,8 +128,6 @@ def finish_line(
             else:
                 for j in range(count):
                     piece[j * hop] = store(painted[j * inner + i] * a + b, like_out)
-        if past_cache and packed:
-            take_over(at, buffer, count, True, like_out, like_out)
 
 
 def _recast(value, like): ...

@@ -18,14 +18,8 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from .elements import fill_line, finish_line, store
+from .elements import fill_line, finish_line, keep, store
 from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over
-
-
-@njit(nogil=True)
-def _keep(array):
-    """Hold an array that is only known by its address until here."""
-    return len(array)
 
 
 @njit(nogil=True)
@@ -72,6 +66,7 @@ def _covers(box, n, k, steps, axis, inner, e0, e1):
     return _span(box, n, k, axis, inner, e0, e1) == (e0, e1)
 
 
+# fmt: off  (the long calls below read better on one line)
 @njit(nogil=True)
 def _fetch_boxes(
     own_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size
@@ -119,10 +114,7 @@ def _exchange_run(one_at, other_at, count, take, other, like):
 
 
 @njit(nogil=True)
-def _mix_units(
-    like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
-    coords, steps, run, places, scale, shift, strides, units, past_cache,
-):  # fmt: skip
+def _mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache):  # fmt: skip
     """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
     Args:
@@ -161,7 +153,6 @@ def _mix_units(
         staged = True
     scratch = np.empty(room * work.itemsize + 64 if staged else 0, np.uint8)
     stage = (scratch.ctypes.data + 63) & ~63  # whole cache lines: an access across two costs double
-    buffer = np.empty(room * 8 if like_out is not None else 0, np.uint8)
     saved = np.empty(room * size if saves is not None else 0, np.uint8)
     first_at = 0
     total = -(-len(coords) // lines_a_unit) * pieces
@@ -327,8 +318,6 @@ def _mix_units(
                             scale,
                             shift,
                             strides,
-                            buffer.ctypes.data,
-                            past_cache,
                             work,
                             like_out,
                         )
@@ -336,7 +325,7 @@ def _mix_units(
                     send(target[n] + offset * size, at, count, own_at + count * size, work)
     if past_cache:
         fence()
-    _keep(scratch)
+    keep(scratch)
 
 
 @njit(nogil=True)
@@ -393,6 +382,9 @@ def _save(
         take_over(saved, own_at, count, False, like, like)
 
 
+# fmt: on
+
+
 def _onto(target, donor, count, take, like, work): ...
 
 
@@ -420,16 +412,10 @@ def _cached(stamp):
     """The kernel with a cache on disk that knows ``stamp``: Numba itself looks only at the age of this file."""
 
     @njit(nogil=True, cache=True)
-    def mix_units(
-        like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
-        coords, steps, run, places, scale, shift, strides, units, past_cache,
-    ):  # fmt: skip
+    def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache):  # fmt: skip
         if stamp < 0:  # never: it makes the stamp a part of the function, and so of the key of the cache
             return
-        _mix_units(
-            like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
-            coords, steps, run, places, scale, shift, strides, units, past_cache,
-        )  # fmt: skip
+        _mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache)  # fmt: skip
 
     return mix_units
 

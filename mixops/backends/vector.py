@@ -131,9 +131,9 @@ def _sweep(
 ) -> None:
     """Store ``values(index, lanes)`` for the elements 0..count of each target, 64 bytes at a time.
 
-    The first and the last 64 bytes are stored wherever they fall, what lies between on whole cache lines of the first
-    target; they overlap. Both are computed before anything is stored, so that the targets may be what the values are
-    made from. Short runs go by quarters and single elements.
+    In cache, the first and the last 64 bytes are stored wherever they fall, what lies between on whole cache lines of
+    the first target; they overlap. Both are computed before anything is stored, so that the targets may be what the
+    values are made from. Short runs, and the ends of streamed ones, go by quarters and single elements.
 
     Args:
         past_cache: a bit: store whole lines past the cache; None: never.
@@ -156,26 +156,35 @@ def _sweep(
         return last
 
     zero, full = ir.Constant(_I64, 0), ir.Constant(_I64, lanes)
-    with builder.if_else(builder.icmp_signed(">=", count, full)) as (long, short):
-        with long:
-            end = builder.sub(count, full)
-            head, tail = values(zero, lanes), values(end, lanes)
-            gap = builder.and_(builder.neg(targets[0]), ir.Constant(_I64, _LINE - 1))
-            first = builder.udiv(gap, ir.Constant(_I64, size))
-            if past_cache is None:
+    gap = builder.and_(builder.neg(targets[0]), ir.Constant(_I64, _LINE - 1))
+    first = builder.udiv(gap, ir.Constant(_I64, size))
+
+    def few(start: Any) -> None:
+        bites(bites(start, count, max(1, lanes // 4)), count, 1)
+
+    def in_cache() -> None:
+        with builder.if_else(builder.icmp_signed(">=", count, full)) as (long, short):
+            with long:
+                end = builder.sub(count, full)
+                head, tail = values(zero, lanes), values(end, lanes)
                 bites(first, count, lanes, "plain")
-            else:
-                # An address that is no multiple of the element's size never comes to a line: it stays in cache.
-                even = builder.icmp_signed("==", builder.mul(first, ir.Constant(_I64, size)), gap)
-                with builder.if_else(builder.and_(past_cache, even)) as (streamed, cached):
-                    with streamed:
-                        bites(first, count, lanes, "past")
-                    with cached:
-                        bites(first, count, lanes, "plain")
-            put(head, zero)
-            put(tail, end)
-        with short:
-            bites(bites(zero, count, max(1, lanes // 4)), count, 1)
+                put(head, zero)
+                put(tail, end)
+            with short:
+                few(zero)
+
+    if past_cache is None:
+        in_cache()
+        return
+    # What is streamed must not be touched again through the cache: no overlap there. And an address that is no multiple
+    # of the element's size never comes to a whole line.
+    even = builder.icmp_signed("==", builder.mul(first, ir.Constant(_I64, size)), gap)
+    with builder.if_else(builder.and_(past_cache, even)) as (streamed, cached):
+        with streamed:
+            start = builder.select(builder.icmp_signed("<", first, count), first, count)
+            few(bites(bites(zero, start, 1), count, lanes, "past"))
+        with cached:
+            in_cache()
 
 
 def _blender(builder: Any, share: Any, kind: Any, result: Any) -> Callable[[Any, Any, int], Any]:
