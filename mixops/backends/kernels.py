@@ -113,8 +113,8 @@ def _exchange_run(one_at, other_at, count, take, other, like):
         blend_both(one_at, other_at, count, take, other, like)
 
 
-@njit(nogil=True)
-def _mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache):  # fmt: skip
+@njit(nogil=True, cache=True)
+def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache):  # fmt: skip
     """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
     Args:
@@ -408,17 +408,12 @@ def _onto_impl(target, donor, count, take, like, work):
     return widened
 
 
-def _cached(stamp):
-    """The kernel with a cache on disk that knows ``stamp``: Numba itself looks only at the age of this file."""
-
-    @njit(nogil=True, cache=True)
-    def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache):  # fmt: skip
-        if stamp < 0:  # never: it makes the stamp a part of the function, and so of the key of the cache
-            return
-        _mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache)  # fmt: skip
-
-    return mix_units
+def _know_sources(kernel):
+    """Let the cache on disk know the files whose code ends up in the kernel: Numba looks only at the one it stands in."""
+    here = Path(__file__)
+    files = [here.with_name(name).read_bytes() for name in ("elements.py", "kernels.py", "vector.py")]
+    store = kernel._cache._cache_file
+    store._source_stamp = (store._source_stamp, crc32(b"".join(files)))
 
 
-#: See _mix_units.
-mix_units = _cached(crc32(b"".join(Path(__file__).with_name(f).read_bytes() for f in ("vector.py", "elements.py"))))
+_know_sources(mix_units)

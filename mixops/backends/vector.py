@@ -187,6 +187,20 @@ def _sweep(
             in_cache()
 
 
+def _call(builder: Any, name: str, args: list[Any], emit: Callable[[Any, list[Any]], None]) -> None:
+    """Call a function of the module, emitted at the first call: a loop is compiled once, not at each place of use."""
+    function = builder.module.globals.get(name)
+    if function is None:
+        kind = ir.FunctionType(ir.VoidType(), [a.type for a in args])
+        function = ir.Function(builder.module, kind, name)
+        function.linkage = "internal"
+        function.attributes.add("noinline")
+        inner = ir.IRBuilder(function.append_basic_block())
+        emit(inner, list(function.args))
+        inner.ret_void()
+    builder.call(function, args)
+
+
 def _blender(builder: Any, share: Any, kind: Any, result: Any) -> Callable[[Any, Any, int], Any]:
     """(own, donor, lanes) -> blended vector of the type ``result``, for a share of the donor."""
     emit = _Emit(builder)
@@ -213,17 +227,21 @@ def blend(
     typingctx: Any, target: Any, own: Any, donor: Any, count: Any, take: Any, past_cache: Any, like: Any, work: Any
 ) -> Any:
     """target = (1 - take)·own + take·donor for ``count`` elements; own may be the target; bytes in whole numbers."""
+    kind, result = like.dtype, work.dtype
+
+    def loop(builder: Any, args: list[Any]) -> None:
+        to, one, other, many, share, past = args
+        emit, mixed = _Emit(builder), _blender(builder, share, kind, result)
+
+        def values(index: Any, lanes: int) -> list[Any]:
+            own, donor = (emit.load(address, index, kind, lanes) for address in (one, other))
+            return [mixed(own, donor, lanes)]
+
+        _sweep(builder, [to], many, result, past, values)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, one, other, many, share, past, *_ = args
-        if like.dtype not in _IDS:  # ids are never blended: execute has refused it
-            emit, mixed = _Emit(builder), _blender(builder, share, like.dtype, work.dtype)
-
-            def values(index: Any, lanes: int) -> list[Any]:
-                own, donor = (emit.load(address, index, like.dtype, lanes) for address in (one, other))
-                return [mixed(own, donor, lanes)]
-
-            _sweep(builder, [to], many, work.dtype, past, values)
+        if kind not in _IDS:  # ids are never blended: execute has refused it
+            _call(builder, f"mixops.blend.{kind}.{result}", list(args[:-2]), loop)
         return context.get_dummy_value()
 
     whole = types.int64
@@ -233,18 +251,22 @@ def blend(
 @intrinsic
 def blend_both(typingctx: Any, one: Any, other: Any, count: Any, take: Any, take_other: Any, like: Any) -> Any:
     """Two rows that are each other's donors, in place: each is read once and written once."""
+    kind = like.dtype
+
+    def loop(builder: Any, args: list[Any]) -> None:
+        a, b, many, share, share_other = args
+        emit = _Emit(builder)
+        mix_a, mix_b = (_blender(builder, s, kind, kind) for s in (share, share_other))
+
+        def values(index: Any, lanes: int) -> list[Any]:
+            x, y = (emit.load(address, index, kind, lanes) for address in (a, b))
+            return [mix_a(x, y, lanes), mix_b(y, x, lanes)]
+
+        _sweep(builder, [a, b], many, kind, None, values)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, b, many, share, share_other, _ = args
-        if like.dtype not in _IDS:
-            emit = _Emit(builder)
-            mix_a, mix_b = (_blender(builder, s, like.dtype, like.dtype) for s in (share, share_other))
-
-            def values(index: Any, lanes: int) -> list[Any]:
-                x, y = (emit.load(address, index, like.dtype, lanes) for address in (a, b))
-                return [mix_a(x, y, lanes), mix_b(y, x, lanes)]
-
-            _sweep(builder, [a, b], many, like.dtype, None, values)
+        if kind not in _IDS:
+            _call(builder, f"mixops.blend_both.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     whole, share = types.int64, types.float32
@@ -254,15 +276,19 @@ def blend_both(typingctx: Any, one: Any, other: Any, count: Any, take: Any, take
 @intrinsic
 def swap(typingctx: Any, one: Any, other: Any, count: Any, like: Any) -> Any:
     """Exchange ``count`` elements of two rows."""
+    kind = like.dtype
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, b, many, _ = args
+    def loop(builder: Any, args: list[Any]) -> None:
+        a, b, many = args
         emit = _Emit(builder)
 
         def values(index: Any, lanes: int) -> list[Any]:
-            return [emit.load(address, index, like.dtype, lanes) for address in (b, a)]
+            return [emit.load(address, index, kind, lanes) for address in (b, a)]
 
-        _sweep(builder, [a, b], many, like.dtype, None, values)
+        _sweep(builder, [a, b], many, kind, None, values)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _call(builder, f"mixops.swap.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, like), codegen
@@ -271,44 +297,41 @@ def swap(typingctx: Any, one: Any, other: Any, count: Any, like: Any) -> Any:
 @intrinsic
 def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: Any, like: Any, work: Any) -> Any:
     """target = source for ``count`` elements, from the type of ``like`` to that of ``work``; they must not overlap."""
+    kind, result = like.dtype, work.dtype
+    wide = types.float64 if result == types.float64 else types.float32
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, start, many, past, *_ = args
-        kind, result, emit = like.dtype, work.dtype, _Emit(builder)
-        wide = types.float64 if result == types.float64 else types.float32
+    def loop(builder: Any, args: list[Any]) -> None:
+        to, start, many, past = args
+        emit = _Emit(builder)
 
         def values(index: Any, lanes: int) -> list[Any]:
             found = emit.load(start, index, kind, lanes)
             return [found if kind == result else emit.narrow(emit.widen(found, kind, wide, lanes), result, lanes)]
 
         _sweep(builder, [to], many, result, past, values)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _call(builder, f"mixops.take_over.{kind}.{result}", list(args[:-2]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.boolean, like, work), codegen
 
 
 @intrinsic
-def pointer(typingctx: Any, address: Any) -> Any:
-    """An address (int64) as the pointer that ``numba.carray`` takes."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), codegen
-
-
-@intrinsic
 def paint(typingctx: Any, target: Any, value: Any, count: Any, like: Any) -> Any:
     """target = value for ``count`` elements; the value is of the type of ``like``."""
+    kind = like.dtype
+
+    def loop(builder: Any, args: list[Any]) -> None:
+        to, one, many = args
+        emit = _Emit(builder)
+        _sweep(builder, [to], many, kind, None, lambda index, lanes: [emit.splat(one, lanes)])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, one, many, _ = args
-        emit = _Emit(builder)
-
-        _sweep(builder, [to], many, like.dtype, None, lambda index, lanes: [emit.splat(one, lanes)])
+        _call(builder, f"mixops.paint.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
-    return types.void(types.int64, like.dtype, types.int64, like), codegen
+    return types.void(types.int64, kind, types.int64, like), codegen
 
 
 def _fetch(builder: Any, address: Any, for_writing: int = 0) -> None:
@@ -338,16 +361,28 @@ def send(typingctx: Any, target: Any, source: Any, count: Any, ahead: Any, like:
 
     Memory would otherwise lie idle: nothing is read while a painted unit is written, and the other way round.
     """
+    kind = like.dtype
+
+    def loop(builder: Any, args: list[Any]) -> None:
+        to, start, many, coming = args
+        emit, always = _Emit(builder), ir.Constant(ir.IntType(1), 1)
+        _sweep(builder, [to], many, kind, always, lambda index, lanes: [emit.load(start, index, kind, lanes)], coming)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        to, start, many, coming, _ = args
-        kind, emit = like.dtype, _Emit(builder)
-
-        always = ir.Constant(ir.IntType(1), 1)
-        _sweep(builder, [to], many, kind, always, lambda index, lanes: [emit.load(start, index, kind, lanes)], coming)
+        _call(builder, f"mixops.send.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, like), codegen
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any) -> Any:
+    """An address (int64) as the pointer that ``numba.carray`` takes."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), codegen
 
 
 @intrinsic
