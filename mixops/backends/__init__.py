@@ -103,12 +103,8 @@ def repeats(out: Any) -> bool:
 
 def share_memory(x: Any, out: Any) -> bool:
     """True if the bytes of out and of x, or of one of its samples, may overlap."""
+    parts = x if _listed(x) else [x]
+    if isinstance(out, np.ndarray):
+        return any(np.may_share_memory(part, out) for part in parts)
     low, high = _span(out)
-    if not _listed(x):
-        first, last = _span(x)
-        return first < high and low < last
-    if any(one.shape != x[0].shape or _strides(one) != _strides(x[0]) for one in x):
-        return any(first < high and low < last for first, last in map(_span, x))
-    # Samples are many and mostly alike: their reach is found once, and each start is one number.
-    before, after = (reach - _start(x[0]) for reach in _span(x[0]))
-    return any(start + before < high and low < start + after for start in map(_start, x))
+    return any(first < high and low < last for first, last in map(_span, parts))

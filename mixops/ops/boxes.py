@@ -54,10 +54,10 @@ def placed(
     else:
         place = given_place(at, size.shape)
     if edge == "inside":
-        start = np.clip(place, 0, extent - size)
+        start = np.minimum(np.maximum(place, 0), extent - size)
         return interleaved(start, start + size)
     start = place - size // 2
-    return interleaved(np.clip(start, 0, extent), np.clip(start + size, 0, extent))
+    return interleaved(np.minimum(np.maximum(start, 0), extent), np.minimum(np.maximum(start + size, 0), extent))
 
 
 def given_place(at: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -124,6 +124,9 @@ def _chosen(plans: list[Plan], choice: np.ndarray, codes: list[int], n: int) -> 
     """Row n of the plan that row n chose; untouched rows where it chose none of these."""
     if len(plans) > 1 and len({p.shape for p in plans if p.rank}) > 1:
         raise MixValueError("OneOf: its operators draw on different axes")
+    if n and (choice == choice[0]).all():  # one choice for the batch: no rows to gather
+        one = plans[codes.index(choice[0])] if choice[0] in codes else Plan.identity(n)
+        return one.promoted(max((p.shape for p in plans), key=len)).padded(max(p.k for p in plans))
     stacked = Plan.concat([*plans, Plan.identity(n)])
     place = np.full(max(int(choice.max(initial=0)), *codes) + 1, len(plans))
     place[codes] = np.arange(len(plans))
