@@ -107,9 +107,10 @@ def keep(array):
 
 
 @njit(nogil=True)
-def finish_line(start, painted_at, count, inner, channel, post, scale, shift, strides, work, like_out):
-    """Normalise, cast and lay out ``count`` places of one painted line; ``start`` is where the first of them goes."""
-    painted = carray(pointer(painted_at), count * inner, work.dtype)
+def finish_line(start, painted_at, elements, channel, run, scale, shift, strides, work, like_out):
+    """Normalise, cast and lay out the elements of one painted line; ``start`` is where the first of them goes."""
+    _, _, inner, post, _ = run
+    painted, count = carray(pointer(painted_at), elements, work.dtype), elements // inner
     along, within = strides
     size = like_out.itemsize
     packed = along == size

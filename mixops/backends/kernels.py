@@ -21,10 +21,14 @@ from numba.extending import overload
 from .elements import fill_line, finish_line, keep, store
 from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over
 
+# A ``grid`` is (coords, steps, axis, inner), see mix_units; a ``cut`` is what one unit holds: (first line, one past the
+# last, first element of each line, one past the last, elements a line).
+
 
 @njit(nogil=True)
-def _stretch(box, n, k, coords, steps, line, last):
+def _stretch(box, n, k, grid, line, last):
     """The next lines from ``line`` on that lie inside a box: the first and one past the last; (last, last) if none do."""
+    coords, steps, _, _ = grid
     r = 0
     while r < len(steps):
         if line >= last:
@@ -50,59 +54,60 @@ def _stretch(box, n, k, coords, steps, line, last):
 
 
 @njit(nogil=True)
-def _span(box, n, k, axis, inner, e0, e1):
-    """The elements of a line's piece e0..e1 that lie inside a box."""
+def _span(box, n, k, grid, cut):
+    """The elements of each line of a unit that lie inside a box."""
+    _, _, axis, inner = grid
+    _, _, e0, e1, _ = cut
     if axis < 0:
         return e0, e1
     return max(e0, box[n, k, 2 * axis] * inner), min(e1, box[n, k, 2 * axis + 1] * inner)
 
 
 @njit(nogil=True)
-def _covers(box, n, k, steps, axis, inner, e0, e1):
-    """Does a box cover every line, from e0 to e1?"""
+def _covers(box, n, k, grid, cut):
+    """Does a box cover a whole unit, and every line of the sample?"""
+    _, steps, _, _ = grid
     for r in range(len(steps)):
         if steps[r, 0] > 0 and (box[n, k, 2 * r] > 0 or box[n, k, 2 * r + 1] < steps[r, 1]):
             return False
-    return _span(box, n, k, axis, inner, e0, e1) == (e0, e1)
-
-
-# fmt: off  (the long calls below read better on one line)
-@njit(nogil=True)
-def _fetch_boxes(
-    own_at, n, donor, box, opacity, coords, steps, axis, inner, first, last, e0, e1, offset, line_size, size
-):
-    """Ask for all that pasted boxes of this unit will touch: they lie too far apart for the chip to see them coming."""
-    for k in range(opacity.shape[1]):
-        if opacity[n, k] == 0 or donor[n, k] == 0:
-            continue  # the stores of a fill wait for nothing
-        a, b = _span(box, n, k, axis, inner, e0, e1)
-        line, until = _stretch(box, n, k, coords, steps, first, last)
-        there = donor[n, k] + offset * size
-        while a < b and line < until:
-            for one in range(line, until):
-                ahead = ((one - first) * line_size + a - e0) * size
-                for byte in range(ahead, ahead + (b - a) * size, 64):
-                    fetch(own_at + byte, 1)
-                    fetch(there + byte, 0)
-            line, until = _stretch(box, n, k, coords, steps, until, last)
+    return _span(box, n, k, grid, cut) == (cut[2], cut[3])
 
 
 @njit(nogil=True)
-def _exchange(
-    own_at, there, n, m, box, opacity, coords, steps, axis, inner, first, last, e0, e1, count, line_size, like
-):
+def _ahead(line, element, cut):
+    """Elements from the start of a unit to an element of one of its lines."""
+    first, _, e0, _, line_size = cut
+    return (line - first) * line_size + element - e0
+
+
+@njit(nogil=True)
+def _fetch_boxes(own_at, there, n, k, box, grid, cut, size):
+    """Ask for all that a pasted box will touch: its lines lie too far apart for the chip to see them coming."""
+    a, b = _span(box, n, k, grid, cut)
+    line, until = _stretch(box, n, k, grid, cut[0], cut[1])
+    while a < b and line < until:
+        for one in range(line, until):
+            start = _ahead(one, a, cut) * size
+            for byte in range(start, start + (b - a) * size, 64):
+                fetch(own_at + byte, 1)
+                fetch(there + byte, 0)
+        line, until = _stretch(box, n, k, grid, until, cut[1])
+
+
+@njit(nogil=True)
+def _exchange(own_at, there, n, m, box, opacity, grid, cut, count, like):
     """Mix two rows that are each other's donor, in the same box, in one go."""
     take, other = opacity[n, 0], opacity[m, 0]
     if box is None:
         _exchange_run(own_at, there, count, take, other, like)
         return
-    a, b = _span(box, n, 0, axis, inner, e0, e1)
-    line, until = _stretch(box, n, 0, coords, steps, first, last)
+    a, b = _span(box, n, 0, grid, cut)
+    line, until = _stretch(box, n, 0, grid, cut[0], cut[1])
     while a < b and line < until:
         for one in range(line, until):
-            ahead = ((one - first) * line_size + a - e0) * like.itemsize
-            _exchange_run(own_at + ahead, there + ahead, b - a, take, other, like)
-        line, until = _stretch(box, n, 0, coords, steps, until, last)
+            start = _ahead(one, a, cut) * like.itemsize
+            _exchange_run(own_at + start, there + start, b - a, take, other, like)
+        line, until = _stretch(box, n, 0, grid, until, cut[1])
 
 
 @njit(nogil=True)
@@ -113,8 +118,45 @@ def _exchange_run(one_at, other_at, count, take, other, like):
         blend_both(one_at, other_at, count, take, other, like)
 
 
+@njit(nogil=True)
+def _save(saved, own_at, first_at, user, donor, box, opacity, grid, cut, count, like):
+    """Keep what row ``user`` will read of this unit: only its boxes, for the rest need not come from memory at all."""
+    for k in range(opacity.shape[1]):
+        if opacity[user, k] == 0 or donor[user, k] == 0:
+            continue
+        if box is not None:
+            if donor[user, k] == first_at:
+                a, b = _span(box, user, k, grid, cut)
+                line, until = _stretch(box, user, k, grid, cut[0], cut[1])
+                while a < b and line < until:
+                    for one in range(line, until):
+                        start = _ahead(one, a, cut) * like.itemsize
+                        take_over(saved + start, own_at + start, b - a, False, like, like)
+                    line, until = _stretch(box, user, k, grid, until, cut[1])
+                continue
+        take_over(saved, own_at, count, False, like, like)
+
+
+@njit(nogil=True)
+def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, values, noise, work):
+    """Paint elements a..b of some lines of a unit."""
+    _, _, inner, post, step = run
+    channels = values.shape[1]
+    for one in range(line, until):
+        here = at + _ahead(one, a, cut) * work.itemsize
+        channel = coords[one, -1]
+        if noise is None:
+            if take == 1 and (channels == 1 or channel >= 0):
+                paint(here, store(values[fill, channel if channels > 1 else 0], work), b - a, work)
+                continue
+        fill_line(here, a, b, fill, take, channel, places[one, 0], step, inner, post, values, noise, work)
+
+
 @njit(nogil=True, cache=True)
-def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates, coords, steps, run, places, scale, shift, strides, units, past_cache):  # fmt: skip
+def mix_units(
+    like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
+    coords, steps, run, places, scale, shift, strides, units, past_cache,
+):  # fmt: skip
     """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
     Args:
@@ -139,7 +181,8 @@ def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, valu
             count visits.
         past_cache: stream results to memory.
     """
-    axis, extent, inner, post, step = run
+    axis, extent, inner, _, _ = run
+    grid = (coords, steps, axis, inner)
     lo, hi, lines_a_unit, piece, visit = units
     line_size, size, patches = extent * inner, like.itemsize, opacity.shape[1]
     pieces = 1 if piece == 0 else (line_size + piece - 1) // piece
@@ -166,6 +209,7 @@ def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, valu
                 e1 = line_size if piece == 0 else min(e0 + piece, line_size)
                 offset = first * line_size + e0
                 count = (last - first - 1) * line_size + e1 - e0
+                cut = (first, last, e0, e1, line_size)
                 own_at = own[n] + offset * size
                 at = stage if staged else target[n] + offset * work.itemsize
                 begun = False
@@ -175,68 +219,18 @@ def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, valu
                         if mates[n] == -2:
                             continue
                     if box is not None:
-                        _fetch_boxes(
-                            own_at,
-                            n,
-                            donor,
-                            box,
-                            opacity,
-                            coords,
-                            steps,
-                            axis,
-                            inner,
-                            first,
-                            last,
-                            e0,
-                            e1,
-                            offset,
-                            line_size,
-                            size,
-                        )
+                        for k in range(patches):
+                            if opacity[n, k] > 0 and donor[n, k] != 0:  # the stores of a fill wait for nothing
+                                _fetch_boxes(own_at, donor[n, k] + offset * size, n, k, box, grid, cut, size)
                     if mates is not None:
                         m = mates[n]
                         if m >= 0:
-                            _exchange(
-                                own_at,
-                                own[m] + offset * size,
-                                n,
-                                m,
-                                box,
-                                opacity,
-                                coords,
-                                steps,
-                                axis,
-                                inner,
-                                first,
-                                last,
-                                e0,
-                                e1,
-                                count,
-                                line_size,
-                                like,
-                            )
+                            _exchange(own_at, own[m] + offset * size, n, m, box, opacity, grid, cut, count, like)
                             continue
                     if saves[n] >= 0:
                         first_at = own[n]
                         _save(
-                            saved.ctypes.data,
-                            own_at,
-                            first_at,
-                            saves[n],
-                            donor,
-                            box,
-                            opacity,
-                            coords,
-                            steps,
-                            axis,
-                            inner,
-                            first,
-                            last,
-                            e0,
-                            e1,
-                            count,
-                            line_size,
-                            like,
+                            saved.ctypes.data, own_at, first_at, saves[n], donor, box, opacity, grid, cut, count, like
                         )
                 for k in range(patches):
                     take = opacity[n, k]
@@ -248,7 +242,7 @@ def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, valu
                             base = saved.ctypes.data + donor[n, k] - first_at
                     whole = donor[n, k] != 0
                     if box is not None:
-                        whole = whole and _covers(box, n, k, steps, axis, inner, e0, e1)
+                        whole = whole and _covers(box, n, k, grid, cut)
                     if whole:
                         if take == 1:
                             take_over(at, base, count, direct, like, work)
@@ -263,40 +257,24 @@ def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, valu
                         begun = True
                     a, b, line, until = e0, e1, first, last
                     if box is not None:
-                        a, b = _span(box, n, k, axis, inner, e0, e1)
-                        line, until = _stretch(box, n, k, coords, steps, first, last)
+                        a, b = _span(box, n, k, grid, cut)
+                        line, until = _stretch(box, n, k, grid, first, last)
                     while a < b and line < until:
                         if donor[n, k] != 0:
                             for one in range(line, until):
-                                ahead = (one - first) * line_size + a - e0
+                                ahead = _ahead(one, a, cut)
+                                here, there = at + ahead * work.itemsize, base + ahead * size
                                 if take == 1:
-                                    take_over(at + ahead * work.itemsize, base + ahead * size, b - a, False, like, work)
+                                    take_over(here, there, b - a, False, like, work)
                                 else:
-                                    _onto(at + ahead * work.itemsize, base + ahead * size, b - a, take, like, work)
+                                    _onto(here, there, b - a, take, like, work)
                         elif values is not None:
                             _paint_lines(
-                                at,
-                                line,
-                                until,
-                                first,
-                                a,
-                                b,
-                                e0,
-                                line_size,
-                                fill[n, k],
-                                take,
-                                coords,
-                                places,
-                                step,
-                                inner,
-                                post,
-                                values,
-                                noise,
-                                work,
+                                at, line, until, a, b, cut, fill[n, k], take, coords, places, run, values, noise, work
                             )
                         line, until = until, last
                         if box is not None:
-                            line, until = _stretch(box, n, k, coords, steps, line, last)
+                            line, until = _stretch(box, n, k, grid, line, last)
                 if saves is not None:
                     continue
                 if not begun:
@@ -307,82 +285,15 @@ def mix_units(like, work, like_out, own, target, donor, box, opacity, fill, valu
                 if like_out is not None:
                     for line in range(first, last):
                         start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
-                        painted_at = at + (line - first) * line_size * work.itemsize
+                        painted = at + (line - first) * line_size * work.itemsize
                         finish_line(
-                            start,
-                            painted_at,
-                            (e1 - e0) // inner,
-                            inner,
-                            coords[line, -1],
-                            post,
-                            scale,
-                            shift,
-                            strides,
-                            work,
-                            like_out,
+                            start, painted, e1 - e0, coords[line, -1], run, scale, shift, strides, work, like_out
                         )
                 elif staged:
                     send(target[n] + offset * size, at, count, own_at + count * size, work)
     if past_cache:
         fence()
     keep(scratch)
-
-
-@njit(nogil=True)
-def _paint_lines(
-    at, line, until, first, a, b, e0, line_size, fill, take, coords, places, step, inner, post, values, noise, work
-):
-    """Paint elements a..b of some lines of a unit."""
-    channels = values.shape[1]
-    for one in range(line, until):
-        here = at + ((one - first) * line_size + a - e0) * work.itemsize
-        channel = coords[one, -1]
-        if noise is None:
-            if take == 1 and (channels == 1 or channel >= 0):
-                paint(here, store(values[fill, channel if channels > 1 else 0], work), b - a, work)
-                continue
-        fill_line(here, a, b, fill, take, channel, places[one, 0], step, inner, post, values, noise, work)
-
-
-@njit(nogil=True)
-def _save(
-    saved,
-    own_at,
-    first_at,
-    user,
-    donor,
-    box,
-    opacity,
-    coords,
-    steps,
-    axis,
-    inner,
-    first,
-    last,
-    e0,
-    e1,
-    count,
-    line_size,
-    like,
-):
-    """Keep what row ``user`` will read of this unit: only its boxes, for the rest need not come from memory at all."""
-    for k in range(opacity.shape[1]):
-        if opacity[user, k] == 0 or donor[user, k] == 0:
-            continue
-        if box is not None:
-            if donor[user, k] == first_at:
-                a, b = _span(box, user, k, axis, inner, e0, e1)
-                line, until = _stretch(box, user, k, coords, steps, first, last)
-                while a < b and line < until:
-                    for one in range(line, until):
-                        ahead = ((one - first) * line_size + a - e0) * like.itemsize
-                        take_over(saved + ahead, own_at + ahead, b - a, False, like, like)
-                    line, until = _stretch(box, user, k, coords, steps, until, last)
-                continue
-        take_over(saved, own_at, count, False, like, like)
-
-
-# fmt: on
 
 
 def _onto(target, donor, count, take, like, work): ...
