@@ -211,9 +211,11 @@ def _launch(
     order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
-        if facts.shifted is not None:
-            itself = (facts.donor == np.arange(plan.n)) & facts.shifted.any(1)
-            saves[itself], reads[itself] = facts.donor[itself], True
+        if facts.shifted is not None or plan.k > 1:
+            # A row that is its own donor, from another place or under an earlier patch, reads what it overwrites.
+            rows = np.arange(plan.n)
+            itself = (facts.used & (plan.partner == rows[:, None])).any(1)
+            saves[itself], reads[itself] = rows[itself], True
         mates = _mates(plan)
     elif out.nbytes >= STREAM_FROM:  # what stays in cache anyway needs no order
         order = walk(_in_batch(plan.base, facts.donor))[0]
