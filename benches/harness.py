@@ -31,7 +31,7 @@ METHOD = {
     "ratio": "median of the ratios within a round, with their quartiles",
     "copy": "numpy.copyto of as many bytes as the result has, into kept memory; like the floor it runs between NumPy "
     "arrays, which get huge pages where the system grants them on request and torch's tensors do not: a tenth at most",
-    "floor": "mixops' copy (past the cache from 8 MiB on) of as many bytes as the operation must read and write; "
+    "floor": "mixops' copy (past the cache from 16 MiB on) of as many bytes as the operation must read and write; "
     "an operation in place touches one stretch of memory where a copy touches two, and may be below it",
     "difference": "largest difference from what a plain backend (torch or NumPy) makes of the same plan, "
     "checked before the timing",

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import naive
 import numpy as np
+import pytest
 from conftest import Engine, data, plans
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import mixops as mx
+from mixops.backends import cpu
 
 
 @given(plans(), st.sampled_from(["float32", "float64", "float16", "bfloat16", "uint8"]))
 def test_any_valid_plan_gives_what_the_loops_give(engine: Engine, drawn_plan: Any, dtype: str) -> None:
     plan, layout, shape = drawn_plan
+    assume(dtype != "uint8" or fits_bytes(plan))
     x = data(dtype, shape)
     naive.mix(x, plan, layout).check(engine.numpy(engine.mix(engine.array(x), plan, layout)))
+
+
+def fits_bytes(plan: mx.Plan) -> bool:
+    """Are the constant fills that the plan paints bytes? Others are refused."""
+    painted = (plan.opacity > 0) & (plan.partner < 0)
+    which = np.unique(-1 - plan.partner[painted])
+    constant = plan.fills.value[which][plan.fills.noise[which] == 0]
+    return not constant.size or bool(constant.min() >= 0 and constant.max() <= 255)
+
+
+@contextmanager
+def every_result_is_large() -> Iterator[None]:
+    """Stream every result past the cache and share every job among threads, as only large ones are."""
+    before = cpu.STREAM_FROM, cpu.THREADS_FROM
+    cpu.STREAM_FROM = cpu.THREADS_FROM = 0
+    try:
+        yield
+    finally:
+        cpu.STREAM_FROM, cpu.THREADS_FROM = before
+
+
+@given(plans(), st.sampled_from(["float32", "bfloat16", "uint8"]), st.sampled_from([1, 3]))
+def test_large_results_are_what_the_loops_give(drawn_plan: Any, dtype: str, threads: int) -> None:
+    plan, layout, shape = drawn_plan
+    assume(dtype != "uint8" or fits_bytes(plan))
+    x = data(dtype, shape)
+    with every_result_is_large():
+        naive.mix(x, plan, layout).check(mx.mix(x, plan, layout, threads=threads))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int64"])
+@pytest.mark.parametrize("shift", [0, 1, 3])
+def test_streaming_holds_for_runs_of_any_length_and_alignment(dtype: str, shift: int) -> None:
+    plan = mx.Plan.identity(3) if dtype == "int64" else mx.Mixup().draw(np.random.default_rng(0), mx.Spec(3), lam=0.3)
+    for length in (1, 15, 16, 17, 63, 64, 65, 130, 1000):
+        x = data(dtype, (3, length + shift))[:, shift:]
+        out = np.zeros((3, length + shift), dtype)
+        with every_result_is_large():
+            mx.mix(x, plan, "b t", out=out[:, shift:])
+        naive.mix(x, plan, "b t").check(out[:, shift:])
+        assert not out[:, :shift].any(), "it wrote beside its rows"
 
 
 @given(plans())
@@ -38,6 +84,7 @@ def test_any_valid_plan_with_a_tail_gives_what_the_loops_give(
     engine: Engine, drawn_plan: Any, dtype: str, target: str
 ) -> None:
     plan, layout, shape = drawn_plan
+    assume(dtype != "uint8" or fits_bytes(plan))
     x = data(dtype, shape)
     to = mx.Output(" ".join(reversed(layout.split())), target, mean=0.5, std=0.25)
     naive.mix(x, plan, layout, to=to).check(engine.numpy(engine.mix(engine.array(x), plan, layout, to=to)))

@@ -30,7 +30,7 @@ VISIT = 32768
 #: Bytes of a unit that is painted before it goes to memory: they must stay in the first-level cache.
 STAGE = 8192
 #: Results of more bytes than this are streamed past the cache, which they would only sweep clean.
-STREAM_FROM = 8 << 20
+STREAM_FROM = 16 << 20
 #: Below this many bytes a second thread costs more than it saves.
 THREADS_FROM = 1 << 20
 
