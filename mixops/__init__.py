@@ -9,7 +9,8 @@ from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
 from .fills import Fill, Fills
 from .ops import Chain, CutMix, Cutout, Mixup, OneOf, Operator, RandomErasing, Sometimes
 from .output import Output
-from .plan import Plan, PlanSequence
+from .plan import Plan
+from .sequence import PlanSequence
 from .spec import Spec
 from .spell import operators, parse_op
 from .targets import mixed_accuracy, pair_targets, soft_targets, sparse_targets

@@ -12,7 +12,8 @@ from .errors import MixTypeError, MixValueError
 from .fills import Fills
 from .layout import BOX_AXES, check_rank, parse_layout
 from .output import Output
-from .plan import Plan, PlanSequence
+from .plan import Plan
+from .sequence import PlanSequence
 from .spec import shape_of
 
 KINDS = ("continuous", "discrete", "valid")
@@ -232,10 +233,17 @@ def _for_field(
         if (used != np.floor(used)).any() or fills.noise[which].any():
             raise MixTypeError(f"{dtype} array with a fill of {used.ravel()[0]:g}: ids take whole numbers and no noise")
         low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        if used.min() < low or used.max() > high:
-            wrong = used.min() if used.min() < low else used.max()
-            raise MixValueError(f"{dtype} array with a fill of {wrong:g}: expected {low} to {high}")
+        _check_range(used, dtype, low, high)
+    elif dtype == "uint8" and (fills.value.min() < 0 or fills.value.max() > 255):  # noise around such a mean saturates
+        which = np.unique(-1 - plan.partner[painted])
+        _check_range(fills.value[which][fills.noise[which] == 0], dtype, 0, 255)
     return plan
+
+
+def _check_range(fill: np.ndarray, dtype: str, low: float, high: float) -> None:
+    wrong = fill[(fill < low) | (fill > high)]
+    if wrong.size:
+        raise MixValueError(f"{dtype} array with a fill of {wrong[0]:g}: expected {low} to {high}")
 
 
 def _check_values(plan: Plan, kind: str, dtype: str) -> None:
@@ -248,8 +256,8 @@ def _check_values(plan: Plan, kind: str, dtype: str) -> None:
             '(CutMix), or let Field(on_blend="heavier" or "planes") decide'
         )
     raise MixTypeError(
-        f"{dtype} array with opacity {opacity:.2g}: token ids cannot be averaged; mix the embeddings or use SpanMix "
-        f"(these blend: {', '.join(BLENDS)})"
+        f"{dtype} array with opacity {opacity:.2g}: {dtype} values cannot be averaged. Ids: paste them (CutMix), or "
+        f"mix their embeddings; images: cast them to uint8 or float32 (these blend: {', '.join(BLENDS)})"
     )
 
 

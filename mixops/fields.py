@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from dataclasses import fields as parameters
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from .execute import KINDS, prepare
 from .fills import check_fill_value
 from .layout import BOX_AXES, box_axes_of, check_rank, parse_layout
 from .output import Output
-from .plan import Plan, PlanSequence
+from .plan import Plan
+from .sequence import PlanSequence
 from .spec import Spec, shape_of
-from .targets import check_classes, pair_targets, soft_targets, sparse_targets
+from .targets import check_classes, check_ignore_index, check_smoothing, pair_targets, soft_targets, sparse_targets
 
 ON_BLEND = ("error", "heavier", "planes")
 FORMS = ("soft", "pair", "sparse")
@@ -27,6 +29,11 @@ FORMS = ("soft", "pair", "sparse")
 
 class Entry(ABC):
     """What a Field and Labels have in common: they say what a plan does to one item of a batch."""
+
+    def __repr__(self) -> str:
+        """What was given, without the defaults: a loader prints all its fields."""
+        given = [p.name for p in parameters(self) if getattr(self, p.name) != p.default]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
     @abstractmethod
     def rows(self, item: Any) -> int:
@@ -43,7 +50,7 @@ class Entry(ABC):
 Fields = Mapping[Any, Entry]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Field(Entry):
     """An array of the batch that is mixed value by value.
 
@@ -150,7 +157,7 @@ class Field(Entry):
         return tuple(float(c == self.fill) for c in range(self.num_classes or 0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Labels(Entry):
     """The labels of the batch: class ids, one-hot or multi-label rows, or numbers to regress on.
 
@@ -180,8 +187,8 @@ class Labels(Entry):
             raise MixValueError(f"Labels(form={self.form!r}): expected one of {', '.join(map(repr, FORMS))}")
         if self.num_classes is not None:
             check_classes(self.num_classes)
-        if not 0 <= self.smoothing < 1:
-            raise MixValueError(f"Labels(smoothing={self.smoothing!r}): expected a number of at least 0 and below 1")
+        check_smoothing(self.smoothing)
+        check_ignore_index(self.ignore_index)
         if self.smoothing and self.form != "soft":
             raise MixValueError(f'Labels(form={self.form!r}, smoothing=...): smooth in the loss, or use form="soft"')
         if self.smoothing and self.num_classes is None:

@@ -58,6 +58,8 @@ def check_fill_value(value: Any) -> tuple[float, ...]:
         array = np.atleast_1d(np.asarray(value, np.float64))
     except (TypeError, ValueError):
         raise MixTypeError(f"fill {value!r}: expected a number or one number for each channel") from None
+    except OverflowError:
+        raise MixValueError("fill: a whole number beyond float64, expected finite numbers of float32") from None
     if array.ndim != 1 or not len(array) or not (np.abs(array) <= _LARGEST).all():  # NaN fails too
         raise MixValueError(f"fill {value!r}: expected a finite number of float32, or one for each channel")
     return tuple(float(v) for v in array)

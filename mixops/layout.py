@@ -27,11 +27,19 @@ def parse_layout(layout: str) -> tuple[str, ...]:
 def _parsed(layout: str) -> tuple[str, ...]:
     names = tuple(layout.split())
     if "b" not in names or len(set(names)) != len(names) or not all(n.isidentifier() for n in names):
+        meant = _meant(layout)
         raise MixValueError(
             f'layout {layout!r}: expected different axis names with the batch axis "b" among them, '
-            'such as "b c h w", "b h w c", "b t d" or "b d"'
+            + (f'did you mean "{meant}"?' if meant else 'such as "b c h w", "b h w c", "b t d" or "b d"')
         )
     return names
+
+
+def _meant(layout: str) -> str:
+    """The layout that "NCHW", "bhwc" or "n c h w" mean here; empty where that cannot be told."""
+    letters = ["b" if a == "n" and "b" not in layout.lower() else a for a in layout.lower() if a.isalpha()]
+    known = "b" in letters and len(set(letters)) == len(letters) and set(letters) <= set("bcdhltw")
+    return " ".join(letters) if known else ""
 
 
 def check_rank(names: tuple[str, ...], ndim: int) -> None:

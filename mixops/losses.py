@@ -16,7 +16,7 @@ from .errors import MixTypeError, MixValueError
 _HALVES = (torch.float16, torch.bfloat16)
 
 
-def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Tensor, yb: Tensor, lam: Any) -> Tensor:
+def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Any, yb: Any, lam: Any) -> Tensor:
     """Loss of a batch on both parents' labels: mean over all elements of lam·fn(logits, ya) + (1 - lam)·fn(logits, yb).
 
     For cross entropy it equals the loss on soft targets, since that is linear in the target.
@@ -26,7 +26,8 @@ def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Tensor, yb: Tensor
             ``reduction`` it is asked for "none"; a criterion keeps its own. One that only gives a mean will do where
             lam is the same in all rows.
         logits: what the model says, (N, ...).
-        ya: labels of the rows, as fn takes them.
+        ya: labels of the rows, as fn takes them; NumPy arrays become tensors beside the logits, whole numbers int64
+            and floats of the logits' dtype.
         yb: labels of their partners.
         lam: share of ya in [0, 1]: a number, or an array or tensor of shape (N,); losses of shape (N, ...) take it
             row by row.
@@ -53,7 +54,7 @@ def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Tensor, yb: Tensor
     ):
         raise MixValueError(f"mixed_loss: lam {lam!r}, expected shares from 0 to 1")
     criterion = _unreduced(fn)
-    la, lb = criterion(logits, ya), criterion(logits, yb)
+    la, lb = criterion(logits, _as_tensor(ya, logits)), criterion(logits, _as_tensor(yb, logits))
     if not la.ndim:
         if share.ndim and len(share) and not bool((share == share[0]).all()):
             raise MixValueError(
@@ -70,6 +71,18 @@ def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Tensor, yb: Tensor
         share = share.reshape(-1, *[1] * (la.ndim - 1))
     share = share.to(la.dtype)
     return (share * la + (1 - share) * lb).mean()
+
+
+def _as_tensor(labels: Any, logits: Tensor) -> Any:
+    """Labels that are a NumPy array as the tensor that torch's losses take with these logits."""
+    if not isinstance(labels, np.ndarray):
+        return labels
+    # Arrays may be read-only or of a dtype that torch lacks, so they are copied through one that both know.
+    if labels.dtype.kind in "biu":
+        return torch.tensor(labels.astype(np.int64), device=logits.device)
+    if labels.dtype.kind == "f":
+        return torch.tensor(labels, device=logits.device, dtype=logits.dtype)
+    raise MixTypeError(f"mixed_loss: got labels of {labels.dtype}, expected whole numbers or floats")
 
 
 def _unreduced(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:

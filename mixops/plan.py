@@ -8,11 +8,11 @@ for k in 0..K-1:                  painted in order; donors are rows of the INPUT
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from .fills import Fills
 from .layout import check_extents
 from .rules import check_plan
 from .spec import plain_array
+
+if TYPE_CHECKING:
+    from .sequence import PlanSequence
 
 _DTYPES = {
     "base": np.int32,
@@ -191,10 +194,6 @@ class Plan:
         """What executors ask of a plan, found once."""
         return Facts.of(self)
 
-    def _refuse(self, bad: np.ndarray, what: str) -> None:
-        if bad.any():
-            raise MixValueError(f"plan row {int(np.argwhere(bad)[0][0])}: {what}")
-
     # -- other plans from it -------------------------------------------------------------------------------------
 
     @classmethod
@@ -354,9 +353,7 @@ class Plan:
             return self
         if k < self.k:
             raise MixValueError(f"padded({k}): the plan has {self.k} patches already, expected as many or more")
-        return self._join_patches(k - self.k)
-
-    def _join_patches(self, more: int) -> Plan:
+        more = k - self.k
         boxes = np.zeros((self.n, more, 2 * self.rank), np.int32)
         zeros = np.zeros((self.n, more), np.float32)
         extra = {
@@ -414,85 +411,7 @@ class Plan:
             MixError: if the content is no plan, of a newer version, cut off or breaks a rule.
             FileNotFoundError: if there is no such file.
         """
+        from .sequence import PlanSequence
+
         plans = archive.read(path)
         return plans[0] if len(plans) == 1 else PlanSequence(tuple(plans))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class PlanSequence:
-    """Plans to apply one after the other: the second mixes rows that the first has changed.
-
-    Args:
-        plans: at least one; plan i + 1 speaks of the rows that plan i makes.
-
-    Raises:
-        MixError: if there is none, or one names rows that the one before does not make.
-    """
-
-    plans: tuple[Plan, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "plans", tuple(self.plans))
-        if not self.plans or not all(isinstance(p, Plan) for p in self.plans):
-            raise MixTypeError("PlanSequence: expected one or more plans")
-        self.validate()
-
-    @property
-    def n(self) -> int:
-        """Rows it makes."""
-        return self.plans[-1].n
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The extents its boxes are measured on; () if all speak of whole rows."""
-        return max((p.shape for p in self.plans), key=len)
-
-    @property
-    def layer(self) -> str | None:
-        """Layer of the first plan."""
-        return self.plans[0].layer
-
-    @property
-    def is_identity(self) -> bool:
-        """True if every plan is."""
-        return all(p.is_identity for p in self.plans)
-
-    def __len__(self) -> int:
-        return self.n
-
-    def __iter__(self) -> Iterator[Plan]:
-        return iter(self.plans)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, PlanSequence) and self.plans == other.plans
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def validate(self, rows: int | None = None) -> None:
-        """Check every plan against the rows that the one before it makes."""
-        for plan in self.plans:
-            plan.validate(rows)
-            rows = plan.n
-
-    def on(self, rows: Any) -> PlanSequence:
-        """See Plan.on: only the first plan reads the source."""
-        return PlanSequence((self.plans[0].on(rows), *self.plans[1:]))
-
-    def rescaled(self, shape: Sequence[int], round: str = "nearest") -> PlanSequence:
-        """See Plan.rescaled; plans on whole rows stay as they are."""
-        return PlanSequence(tuple(p.rescaled(shape, round) if p.rank else p for p in self.plans))
-
-    def where(self, keep: np.ndarray) -> PlanSequence:
-        """See Plan.where."""
-        return PlanSequence(tuple(p.where(keep) for p in self.plans))
-
-    def __getitem__(self, rows: Any) -> PlanSequence:
-        """The plan of some output rows; the rows before the last step are all still made."""
-        return PlanSequence((*self.plans[:-1], self.plans[-1][rows]))
-
-    def __repr__(self) -> str:
-        return "\n".join(f"step {i + 1} of {len(self.plans)}\n{p!r}" for i, p in enumerate(self.plans))
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """See Plan.save."""
-        archive.write(path, list(self.plans))

@@ -46,8 +46,11 @@ def _fits(box: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 def _find_fault(plan: Plan, rows: int) -> None:
     """Say which rule is broken and where."""
-    _refuse((plan.base < 0) | (plan.base >= rows), f"base out of range for {rows} source rows")
-    _refuse(plan.partner >= rows, f"partner out of range for {rows} source rows")
+    _refuse(plan.base < 0, "base is negative, expected a row of the source")
+    beyond = f"out of range for {rows} source rows: this plan of {plan.n} rows reads the source up to row "
+    beyond += f"{plan.facts.top}; draw it for the batch that it mixes, with Spec.like(x, layout)"
+    _refuse(plan.base >= rows, f"base {beyond}")
+    _refuse(plan.partner >= rows, f"partner {beyond}")
     _refuse(plan.partner < -len(plan.fills), f"partner names a fill that is not among the {len(plan.fills)}")
     # Written so that NaN fails too.
     _refuse(~((plan.opacity >= 0) & (plan.opacity <= 1)), "opacity outside [0, 1]")

@@ -17,12 +17,13 @@ def plan_table(plan: Plan) -> str:
     where = f"boxes on {' x '.join(map(str, plan.shape))}" if plan.shape else "whole rows"
     layer = f", layer {plan.layer}" if plan.layer else ""
     lines = [f"Plan of {plan.n} rows, {plan.k} patch{'' if plan.k == 1 else 'es'} each, {where}{layer}"]
+    own = [f"{n}" if b == n else f"{n} (from {b})" for n, b in enumerate(plan.base[:_ROWS].tolist())]
+    wide = max(map(len, [*own, "row"]))
     if plan.n:
-        lines.append("  row  own share  patches")
+        lines.append(f"  {'row':>{wide}}  own share  patches")
     lam = plan.lam
-    for n in range(min(plan.n, _ROWS)):
-        own = f"{n}" if plan.base[n] == n else f"{n} (from {plan.base[n]})"
-        lines.append(f"  {own:>3}  {lam[n]:9.4f}  {_patches(plan, n) or 'untouched'}")
+    for n, name in enumerate(own):
+        lines.append(f"  {name:>{wide}}  {lam[n]:9.4f}  {_patches(plan, n) or 'untouched'}")
     if plan.n > _ROWS:
         lines.append(f"  ... {plan.n - _ROWS} more rows")
     return "\n".join(lines)

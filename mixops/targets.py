@@ -9,7 +9,9 @@ import numpy as np
 
 from .backends import is_tensor
 from .errors import MixTypeError, MixValueError
-from .plan import Plan, PlanSequence
+from .leaves import target_shares
+from .plan import Plan
+from .sequence import PlanSequence
 
 
 def soft_targets(
@@ -46,8 +48,7 @@ def soft_targets(
         array([[0.25, 0.  , 0.75],
                [0.75, 0.  , 0.25]], dtype=float32)
     """
-    if not 0 <= smoothing < 1:
-        raise MixValueError(f"smoothing={smoothing!r}: expected a number of at least 0 and below 1")
+    check_smoothing(smoothing)
     if num_classes is not None:
         check_classes(num_classes)
     elif smoothing:
@@ -212,32 +213,31 @@ def check_classes(num_classes: Any) -> None:
         raise MixValueError(f"num_classes={num_classes!r}: expected a whole number of 1 or more")
 
 
-def _leaves(plan: Plan | PlanSequence, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, weights), int64 and float32 of shape (N, M): the source rows that each row's target is made of, own first.
+def check_smoothing(smoothing: Any) -> None:
+    """Raise unless smoothing is a number of [0, 1)."""
+    if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float, np.integer, np.floating)):
+        raise MixTypeError(f"smoothing={smoothing!r}: expected a number of at least 0 and below 1")
+    if not 0 <= smoothing < 1:  # NaN fails too
+        raise MixValueError(f"smoothing={smoothing!r}: expected a number of at least 0 and below 1")
 
-    A donor that weighs nothing gives way to the own row: its label takes no part and is not looked at.
-    """
+
+def check_ignore_index(ignore_index: Any) -> None:
+    """Raise unless ignore_index is a whole number or None."""
+    if ignore_index is not None and (isinstance(ignore_index, bool) or not isinstance(ignore_index, (int, np.integer))):
+        raise MixTypeError(f"ignore_index={ignore_index!r}: expected the id that means no label, or None")
+
+
+def _leaves(plan: Plan | PlanSequence, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The ``target_shares`` of a plan that names no row beyond the labels."""
     if not isinstance(plan, (Plan, PlanSequence)):
         raise MixTypeError(f"plan is {type(plan).__name__}, expected a Plan or a PlanSequence")
-    first, *later = plan.plans if isinstance(plan, PlanSequence) else (plan,)
-    rows, weights = _shares(first)
-    for step in later:
-        source, share = _shares(step)
-        width = source.shape[1] * rows.shape[1]
-        rows = rows[source].reshape(step.n, width)
-        weights = (share[..., None] * weights[source]).reshape(step.n, width)
+    rows, weights = target_shares(plan.plans if isinstance(plan, PlanSequence) else (plan,))
     top = int(rows.max(initial=-1))
     if top >= len(labels):
         raise MixValueError(
             f"labels: got {len(labels)} rows, the plan names row {top}: expected a label for every row of the source"
         )
     return rows, weights
-
-
-def _shares(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    own = plan.base[:, None].astype(np.int64)
-    rows = np.concatenate([own, np.where(plan.weight > 0, plan.partner, own)], 1)
-    return rows, np.concatenate([plan.lam[:, None], plan.weight], 1)
 
 
 def _ids(

@@ -104,15 +104,15 @@ def plans(draw: st.DrawFn) -> tuple[mx.Plan, str, tuple[int, ...]]:
     extent = {a: draw(size) for a in layout.split()} | {"b": rows}
     shape = tuple(extent[a] for a in axes)
     channels = extent.get("c", 1)
-    values = st.floats(-200, 300, width=32)
-    fill = st.builds(
-        mx.Fill,
-        st.one_of(values, st.tuples(*[values] * channels)),
-        st.sampled_from(["none", "channel", "pixel"]),
-        st.floats(0, 50, width=32),
-        st.integers(0, 2**64 - 1),
-    )
-    fills = draw(st.lists(fill, min_size=1, max_size=3))
+
+    def fill(low: float, high: float, *noise: str) -> st.SearchStrategy[mx.Fill]:
+        value = st.floats(low, high, width=32)
+        value_of = st.one_of(value, st.tuples(*[value] * channels))
+        key = st.integers(0, 2**64 - 1)
+        return st.builds(mx.Fill, value_of, st.sampled_from(noise), st.floats(0, 50, width=32), key)
+
+    # uint8 arrays take constants from 0 to 255 only; noise may lie beyond and saturates.
+    fills = draw(st.lists(fill(0, 255, "none") | fill(-200, 300, "channel", "pixel"), min_size=1, max_size=3))
     box, donor = np.zeros((2, n, k, 2 * rank), int)
     partner, opacity, weight = np.zeros((n, k), int), np.zeros((n, k)), np.zeros((n, k))
     for at in np.ndindex(n, k):

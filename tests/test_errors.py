@@ -40,11 +40,14 @@ BAD_MIX: dict[str, tuple[np.ndarray, Any, str, dict[str, Any], list[str]]] = {
     "layout too short": (X, MIXUP, "b c h", {}, ["names 3 axes", "has 4", "name every axis"]),
     "layout too long": (X, MIXUP, "b c h w d", {}, ["names 5 axes", "has 4"]),
     "layout without b": (X, MIXUP, "n c h w", {}, ["'n c h w'", '"b"']),
+    "layout without spaces": (X, MIXUP, "NCHW", {}, ["'NCHW'", 'did you mean "b c h w"?']),
+    "layout of channels last": (X, MIXUP, "bhwc", {}, ["'bhwc'", 'did you mean "b h w c"?']),
+    "layout of one sample": (X, MIXUP, "chw", {}, ["'chw'", 'such as "b c h w"']),
     "layout with an axis twice": (X, MIXUP, "b c h h", {}, ["'b c h h'", "different axis names"]),
     "layout that is no text": (X, MIXUP, ("b", "c", "h", "w"), {}, ["string of axis names"]),  # type: ignore[dict-item]
     "an axis that the plan needs": (X, CUTMIX, "b c y x", {}, ["no axis 'h'", "boxes on"]),
     "another extent": (X, CUTMIX.rescaled((12, 5)), "b c h w", {}, ["extent 6", "drawn for 12", "rescaled"]),
-    "a plan of more rows": (X[:3], MIXUP, "b c h w", {}, ["row 3", "out of range", "3 source rows"]),
+    "a plan of more rows": (X[:3], MIXUP, "b c h w", {}, ["row 3", "for 3 source rows", "of 4 rows", "draw it"]),
     "a partner out of range": (X[:2], MIXUP[:2], "b c h w", {}, ["partner out of range", "2 source rows"]),
     "no plan": (X, "Mixup", "b c h w", {}, ["plan is str", "expected a Plan"]),
     "an operator for a plan": (X, mx.Mixup(), "b c h w", {}, ["plan is Mixup", "draw"]),
@@ -52,7 +55,8 @@ BAD_MIX: dict[str, tuple[np.ndarray, Any, str, dict[str, Any], list[str]]] = {
     "an unknown backend": (X, MIXUP, "b c h w", {"backend": "gpu"}, ["'gpu'", "reference"]),
     "threads below 1": (X, MIXUP, "b c h w", {"threads": 0}, ["threads=0", "1 or more"]),
     "threads of text": (X, MIXUP, "b c h w", {"threads": "all"}, ["threads='all'", "1 or more"]),
-    "ids that would blend": (IDS, MIXUP, "b t", {}, ["int64", "0.63", "cannot be averaged", "embeddings", "SpanMix"]),
+    "ids that would blend": (IDS, MIXUP, "b t", {}, ["int64", "0.63", "cannot be averaged", "CutMix", "embeddings"]),
+    "images of whole numbers": (X.astype(np.int32), MIXUP, "b c h w", {}, ["int32", "cast them to uint8 or float32"]),
     "a discrete blend": (X, MIXUP, "b c h w", {"kind": "discrete"}, ["discrete", "0.63", "paste", "on_blend"]),
     "a mask that is filled": (X, CUTOUT, "b c h w", {"kind": "valid", "fill": 0}, ["valid", "leave fill out"]),
     "fills of other channels": (X[:, :2], CUTOUT, "b c h w", {}, ["3 fill values", "axis c of 2", "one number"]),
@@ -71,6 +75,8 @@ BAD_MIX: dict[str, tuple[np.ndarray, Any, str, dict[str, Any], list[str]]] = {
         {"kind": "discrete", "fill": -100},
         ["uint8", "-100", "0 to 255"],
     ),
+    "a byte beyond its type": (X.astype(np.uint8), CUTOUT, "b c h w", {"fill": 300}, ["uint8", "300", "0 to 255"]),
+    "a byte below 0": (X.astype(np.uint8), CUTOUT, "b c h w", {"fill": (1, -2, 3)}, ["uint8", "-2", "0 to 255"]),
     "an infinite fill": (X, CUTOUT, "b c h w", {"fill": np.inf}, ["inf", "finite"]),
     "a fill of text": (X, CUTOUT, "b c h w", {"fill": "red"}, ["'red'", "mean"]),
     "the mean without a tail": (X, CUTOUT, "b c h w", {"fill": "mean"}, ["'mean'", "Output(mean=...)"]),
@@ -226,6 +232,12 @@ BAD_MADE: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "alpha infinite": (lambda: mx.Mixup(np.inf), ["alpha=inf"]),
     "alpha of text": (lambda: mx.Mixup("high"), ["alpha='high'", "number"]),  # type: ignore[arg-type]
     "alpha of truth": (lambda: mx.Mixup(True), ["alpha=True", "number"]),
+    "alpha beyond floats": (lambda: mx.Mixup(10**400), ["alpha=<integer of 1329 bits>", "number"]),
+    "alpha beyond what Python spells": (lambda: mx.Mixup(10**5000), ["alpha=<integer", "number"]),
+    "fold of text": (lambda: mx.Mixup(fold="no"), ["fold='no'", "True or False"]),  # type: ignore[arg-type]
+    "a size beyond any image": (lambda: mx.Cutout(10**30), ["size=<integer of 100 bits>", "2**31 - 1"]),
+    "a count beyond any image": (lambda: mx.Cutout(3, count=1 << 31), ["count=2147483648", "2**31 - 1"]),
+    "a fill beyond floats": (lambda: mx.Cutout(3, fill=10**400), ["fill", "float32"]),
     "p above 1": (lambda: mx.CutMix(p=1.1), ["p=1.1", "0 to 1"]),
     "p below 0": (lambda: mx.Cutout(3, p=-0.1), ["p=-0.1"]),
     "p NaN": (lambda: mx.RandomErasing(p=np.nan), ["p=nan"]),
@@ -260,6 +272,14 @@ BAD_MADE: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "spread below 0": (lambda: mx.RandomErasing(std=-1), ["std=-1"]),
     "no operators": (lambda: mx.OneOf([]), ["OneOf", "one or more operators"]),  # type: ignore[arg-type]
     "one operator alone": (lambda: mx.OneOf(mx.Mixup()), ["OneOf", "Mixup", "list of operators"]),  # type: ignore[arg-type]
+    "operators without a list": (
+        lambda: mx.OneOf(mx.Mixup(0.8), mx.CutMix()),  # type: ignore[arg-type,call-arg]
+        ["2 operators", "pass a list, OneOf([Mixup(alpha=0.8), CutMix()])"],
+    ),
+    "a chain without a list": (
+        lambda: mx.Chain(mx.Mixup(), mx.CutMix(), mx.Cutout(3)),  # type: ignore[arg-type,call-arg]
+        ["3 operators", "pass a list, Chain([Mixup(), CutMix(), Cutout(size=3)])"],
+    ),
     "something else": (lambda: mx.Chain([mx.Mixup(), "CutMix"]), ["Chain", "str"]),  # type: ignore[arg-type,list-item]
     "a class for an operator": (lambda: mx.OneOf([mx.Mixup]), ["OneOf", "operators"]),  # type: ignore[arg-type,list-item]
     "too few shares": (lambda: mx.OneOf([mx.Mixup(), mx.CutMix()], p=[1.0]), ["2 probabilities"]),  # type: ignore[arg-type]
@@ -361,6 +381,10 @@ def test_a_spec_without_the_axes_to_cut_is_refused(op: mx.Operator, shape: tuple
 
 
 def test_a_draw_wants_a_generator_and_a_spec() -> None:
+    with pytest.raises(mx.MixError, match=r"np\.random\.default_rng\(7\)"):
+        mx.Mixup().draw(7, SPEC)  # type: ignore[arg-type]
+    with pytest.raises(mx.MixError, match=r"got ndarray, .*Spec\.like\(x, layout\)"):
+        mx.Mixup().draw(rng(), X)  # type: ignore[arg-type]
     for wrong in (0, None, np.random.RandomState(0), "seed"):
         with pytest.raises(mx.MixError, match=r"numpy\.random\.Generator"):
             mx.Mixup().draw(wrong, SPEC)  # type: ignore[arg-type]

@@ -320,6 +320,9 @@ def test_batches_plans_and_fields_of_another_kind_are_refused() -> None:
         (lambda: mx.Field("b t", "valid", fill=0), "never painted"),
         (lambda: mx.Labels(0), "num_classes=0"),
         (lambda: mx.Labels(5, smoothing=1), "smoothing=1"),
+        (lambda: mx.Labels(10, "a"), "smoothing='a'"),
+        (lambda: mx.Labels(10, float("nan")), "smoothing=nan"),
+        (lambda: mx.Labels(10, ignore_index="none"), "ignore_index='none'"),
         (lambda: mx.Labels(smoothing=0.1), "without num_classes"),
         (lambda: mx.Labels(5, form="onehot"), "form='onehot'"),
         (lambda: mx.Labels(5, 0.1, form="pair"), "smooth in the loss"),
@@ -329,6 +332,12 @@ def test_batches_plans_and_fields_of_another_kind_are_refused() -> None:
 def test_fields_are_checked_when_made(make: Any, says: str) -> None:
     with pytest.raises(mx.MixError, match=says):
         make()
+
+
+def test_fields_print_as_they_are_written() -> None:
+    field = mx.Field("b h w", "discrete", fill=255, on_blend="heavier")
+    assert repr(field) == "Field(layout='b h w', kind='discrete', fill=255.0, on_blend='heavier')"
+    assert repr(mx.Labels(10)) == "Labels(num_classes=10)"
 
 
 def test_fields_compare_and_hash_by_value() -> None:

@@ -79,10 +79,10 @@ def test_patches_are_painted_in_order_and_donors_are_rows_of_the_input() -> None
 @given(plans(), DTYPES)
 def test_values_stay_within_those_that_went_in(drawn: Any, dtype: str) -> None:
     plan, layout, shape = drawn
-    plan = replace(plan, fills=mx.Fills.of([f.value for f in (plan.fills[i] for i in range(len(plan.fills)))]))
+    painted = np.clip(plan.fills.value, 0, 255) if dtype == "uint8" else plan.fills.value
+    plan = replace(plan, fills=mx.Fills.of([tuple(value) for value in painted.tolist()]))
     x = data(dtype, shape)
     result = mixed(x, plan, layout).astype(np.float64)
-    painted = np.clip(plan.fills.value, 0, 255) if dtype == "uint8" else plan.fills.value
     low, high = min(x.min(), painted.min()), max(x.max(), painted.max())
     slack = 0.5 if dtype == "uint8" else 2.0**-22 * max(abs(float(low)), abs(float(high)))
     if result.size:
@@ -404,6 +404,15 @@ def test_a_plan_prints_as_a_table() -> None:
     assert "pixel noise" in repr(mx.RandomErasing(noise="pixel").draw(np.random.default_rng(0), mx.Spec(2, (9, 9))))
 
 
+def test_the_columns_of_the_table_align_whatever_rows_are_read() -> None:
+    for plan in (mixup(), mixup()[[3, 3, 1, 0] * 3], mx.Plan.identity(200)[np.arange(199, -1, -1)]):
+        _, head, *rows = repr(plan).splitlines()
+        place = head.index("own share") + len("own share")
+        shares = [f"{share:.4f}" for share in plan.lam[:12]]
+        assert [row[:place].split()[-1] for row in rows[:12]] == shares
+        assert all(row[place : place + 2] == "  " for row in rows[:12])
+
+
 # -- sequences ---------------------------------------------------------------------------------------------------------
 
 
@@ -430,6 +439,34 @@ def test_the_verbs_of_a_sequence_keep_its_meaning(tmp_path: Path) -> None:
     assert steps.where(np.zeros(4, bool)).is_identity
     assert (steps.n, len(steps), steps.shape, steps.layer) == (4, 4, (6, 5), None)
     assert "step 2 of 2" in repr(steps)
+
+
+def test_the_lam_of_a_sequence_is_what_comes_from_the_own_source_row() -> None:
+    swap = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2), lam=0.75, partner=[1, 0])
+    there_and_back = mx.PlanSequence((swap, swap))
+    assert there_and_back.lam.tolist() == [0.625, 0.625]  # 0.75 * 0.75 stayed, 0.25 * 0.25 went and came back
+    assert mx.PlanSequence((swap[[1, 1]], swap)).lam.tolist() == [0.75, 0.75]  # source row 1 is in both rows by then
+    alone = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(1), lam=0.75)
+    assert mx.PlanSequence((alone,)).lam.tolist() == [1]
+    assert mx.PlanSequence((swap, mx.Plan.identity(2, k=3))).k == 3
+
+
+@given(
+    st.lists(st.sampled_from([mx.Mixup(per="sample"), mx.CutMix(per="sample"), mx.Cutout(2)]), min_size=1, max_size=3),
+    st.integers(0, 2**32),
+    st.integers(0, 6),
+)
+def test_the_lam_of_a_sequence_is_the_diagonal_of_the_product_of_its_steps(ops: Any, seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = (op.draw(rng, mx.Spec(n, (6, 5))) for op in ops)
+    steps = mx.PlanSequence(tuple(plan for plan in drawn if isinstance(plan, mx.Plan)))
+    product = np.eye(n)
+    for plan in steps:
+        matrix = np.diag(plan.lam.astype(np.float64))
+        np.add.at(matrix, (np.arange(n)[:, None], np.maximum(plan.partner, 0)), plan.weight)
+        product = matrix @ product
+    np.testing.assert_allclose(steps.lam, product.diagonal(), atol=1e-6)
+    assert steps.lam.dtype == np.float32
 
 
 @pytest.mark.parametrize("steps", [(), (1,), (cutmix(3), mixup(4))])

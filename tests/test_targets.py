@@ -288,6 +288,20 @@ def test_the_loss_on_pairs_is_the_loss_on_soft_targets_and_so_is_its_gradient(op
     torch.testing.assert_close(logits.grad, same.grad)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "uint16", "float64", "float32"])
+def test_the_loss_takes_labels_of_numpy(dtype: str) -> None:
+    plan, labels = drawn(MIXING[1], 1, 6), np.array([0, 3, 1, 2, 2, 1], dtype)
+    labels.setflags(write=False)
+    fn = F.cross_entropy if labels.dtype.kind in "iu" else F.mse_loss
+    logits = scores(6, 4) if fn is F.cross_entropy else scores(6)
+    tensors = torch.tensor(labels.astype("int64" if fn is F.cross_entropy else "float32"))
+    loss = mx.mixed_loss(fn, logits, *mx.pair_targets(labels, plan))
+    torch.testing.assert_close(loss, mx.mixed_loss(fn, logits, *mx.pair_targets(tensors, plan)))
+    loss.backward()
+    with pytest.raises(mx.MixTypeError, match="expected whole numbers or floats"):
+        mx.mixed_loss(fn, logits, np.array(["a"] * 6), tensors, 0.5)
+
+
 def test_a_criterion_keeps_its_own_reduction() -> None:
     plan, labels = drawn(MIXING[1], 1, 6), torch.tensor([0, 3, 1, 2, 2, 1])
     criterion = torch.nn.CrossEntropyLoss(label_smoothing=0.1)

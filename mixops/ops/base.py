@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from ..errors import MixTypeError, MixValueError
-from ..plan import Plan, PlanSequence
+from ..plan import Plan
+from ..sequence import PlanSequence
 from ..spec import Spec
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ class Op(Protocol):
     def draw(self, rng: np.random.Generator, spec: Spec, **evidence: Any) -> Plan | PlanSequence: ...
 
 
+def _shown(value: Any) -> str:
+    """The repr; of an integer that fills lines (or that Python refuses to spell out) only its size."""
+    huge = isinstance(value, int) and value.bit_length() > 64
+    return f"<integer of {value.bit_length()} bits>" if huge else repr(value)
+
+
 def check_number(
     owner: str, name: str, value: Any, low: float, high: float = np.inf, *, open_high: bool = False
 ) -> float:
@@ -35,16 +42,29 @@ def check_number(
     interval = f"a number from {low:g}" + ("" if high == np.inf else f" to {high:g}")
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise MixTypeError(f"{owner}({name}={value!r}): expected {interval}")
-    if not (np.isfinite(value) and low <= value <= high) or (open_high and value == high):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise MixValueError(f"{owner}({name}={_shown(value)}): expected {interval}") from None
+    if not (np.isfinite(number) and low <= number <= high) or (open_high and number == high):
         raise MixValueError(f"{owner}({name}={value!r}): expected {interval}")
-    return float(value)
+    return number
 
 
 def check_count(owner: str, name: str, value: Any, low: int) -> int:
-    """A whole number of at least ``low``, or a MixError that names it."""
+    """A whole number of at least ``low`` that fits int32, as extents and indices do, or a MixError that names it."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise MixValueError(f"{owner}({name}={value!r}): expected a whole number of {low} or more")
+        raise MixValueError(f"{owner}({name}={_shown(value)}): expected a whole number of {low} or more")
+    if value >= 1 << 31:
+        raise MixValueError(f"{owner}({name}={_shown(value)}): expected a whole number from {low} to 2**31 - 1")
     return int(value)
+
+
+def check_flag(owner: str, name: str, value: Any) -> bool:
+    """True or False, or a MixError that names it: the text "no" would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise MixTypeError(f"{owner}({name}={value!r}): expected True or False")
+    return bool(value)
 
 
 def check_choice(owner: str, name: str, value: Any, choices: Sequence[str]) -> str:
@@ -118,10 +138,14 @@ class Operator(ABC):
         """
         if not isinstance(rng, np.random.Generator):
             raise MixTypeError(
-                f"{type(self).__name__}.draw: rng is {type(rng).__name__}, expected a numpy.random.Generator"
+                f"{type(self).__name__}.draw: rng is {type(rng).__name__}, expected a numpy.random.Generator: "
+                f"np.random.default_rng({rng if type(rng) is int else 0})"
             )
         if not isinstance(spec, Spec):
-            raise MixTypeError(f"{type(self).__name__}.draw: got {type(spec).__name__}, expected a Spec")
+            raise MixTypeError(
+                f"{type(self).__name__}.draw: got {type(spec).__name__}, expected a Spec: Spec.like(x, layout), or "
+                "Spec(n, shape)"
+            )
         self._check_evidence(evidence)
         plan = self._draw(rng, spec, **evidence)
         return plan if self._on(spec) else plan.where(np.zeros(spec.n, bool))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..errors import MixTypeError, MixValueError
-from ..plan import Plan, PlanSequence
+from ..plan import Plan
+from ..sequence import PlanSequence
 from ..spec import Spec
 from ..streams import child_streams
 from .base import Operator, check_choice, check_number
@@ -38,6 +39,16 @@ class _Combinator(Operator):
     """Operators that hold operators: they need what their children need."""
 
     ops: Sequence[Operator] = ()
+
+    _takes_list: ClassVar[bool] = True
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        if cls._takes_list and len(args) > 1 and all(isinstance(arg, Operator) for arg in args):
+            fix = f"{cls.__name__}([{', '.join(map(repr, args))}])"
+            raise MixTypeError(
+                f"{cls.__name__}: got {len(args)} operators, expected a list of them: pass a list, {fix}"
+            )
+        return super().__new__(cls)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -201,6 +212,8 @@ class Sometimes(_Combinator):
 
     p: float = field(default=0.5, kw_only=True)
     per: str = field(default="batch", kw_only=True)
+
+    _takes_list: ClassVar[bool] = False
 
     def __init__(self, op: Operator, p: float = 0.5, *, per: str = "batch", until: int | None = None) -> None:
         for name, value in (("ops", _operators("Sometimes", [op])), ("p", p), ("per", per), ("until", until)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..plan import Plan
 from ..spec import Spec
-from .base import PER, Operator, check_choice, check_number, kept, units
+from .base import PER, Operator, check_choice, check_flag, check_number, kept, units
 from .pairing import BY_LABEL, PAIRINGS, partners
 from .shares import own_shares
 
@@ -57,6 +57,7 @@ class Mixup(Operator):
         object.__setattr__(self, "alpha", check_number("Mixup", "alpha", self.alpha, 0))
         check_choice("Mixup", "per", self.per, PER)
         check_choice("Mixup", "pairing", self.pairing, PAIRINGS)
+        object.__setattr__(self, "fold", check_flag("Mixup", "fold", self.fold))
 
     @property
     def needs(self) -> tuple[str, ...]:

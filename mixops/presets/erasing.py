@@ -55,9 +55,11 @@ class PeerErasing(RandomErasing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count(type(self).__name__, "splits", self.splits, 0)
-        if self.min_count is not None and check_count(type(self).__name__, "min_count", self.min_count, 1) > self.count:
-            raise MixValueError(f"{self!r}: expected min_count of at most count={self.count}")
+        object.__setattr__(self, "splits", check_count(type(self).__name__, "splits", self.splits, 0))
+        if self.min_count is not None:
+            object.__setattr__(self, "min_count", check_count(type(self).__name__, "min_count", self.min_count, 1))
+            if self.min_count > self.count:
+                raise MixValueError(f"{self!r}: expected min_count of at most count={self.count}")
 
     def _boxes(
         self,

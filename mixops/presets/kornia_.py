@@ -119,7 +119,7 @@ class KorniaCutMix(Operator):
         low, high = check_range(name, "low, high", (self.low, self.high), 0, 1)
         object.__setattr__(self, "low", check_number(name, "low", low, 0, 1, open_high=True))
         object.__setattr__(self, "high", high)
-        check_count(name, "count", self.count, 1)
+        object.__setattr__(self, "count", check_count(name, "count", self.count, 1))
         check_choice(name, "per", self.per, ("sample", "batch"))
 
     def _draw(
