@@ -57,6 +57,13 @@ class MixCollator:
         self.collate, self.training, self.plan_key = collate, training, plan_key
         mx.preload()  # workers that are forked from here on need not load the kernels one by one
 
+    def __repr__(self) -> str:
+        words = [repr(self.op), repr(self.fields), f"seed={self.seed}"]
+        words += [] if self.training else ["training=False"]
+        given = {"collate": self.collate, "plan_key": self.plan_key, "to": self.to}
+        words += [f"{name}={value!r}" for name, value in given.items() if value]
+        return f"{type(self).__name__}({', '.join(words)})"
+
     def __call__(self, samples: Sequence[Any]) -> Any:
         """The mixed batch of these samples."""
         key = getattr(samples, "key", None)
@@ -128,11 +135,36 @@ def collate_for_mixing(samples: Sequence[Any], fields: Mapping[Any, Any]) -> Any
     items = {}
     for name in names:
         column = [sample[name] for sample in samples]
-        rows = _rows(column) if isinstance(fields.get(name), mx.Field) else None
+        rows = None
+        if isinstance(fields.get(name), mx.Field):
+            _check_column(name, column)
+            rows = _rows(column)
         items[name] = collate(column) if rows is None else rows
     if isinstance(first, Mapping):
         return items
     return type(first)(*items.values()) if hasattr(first, "_fields") else list(items.values())
+
+
+def _check_column(name: Any, column: list[Any]) -> None:
+    """Refuse samples that no Field can mix: what collates them would say neither which entry nor what to do."""
+    first = column[0]
+    for i, one in enumerate(column):
+        if not hasattr(one, "shape") and not isinstance(one, (int, float)):
+            raise MixTypeError(
+                f"field {name!r}: sample {i} is {type(one).__name__}, expected an array or a tensor: convert it, "
+                "np.asarray(image), in the data set or in a stage, keyed(dataset, stage=PerSample(...))"
+            )
+        if isinstance(one, np.ndarray) != isinstance(first, np.ndarray):
+            raise MixTypeError(
+                f"field {name!r}: sample 0 is {type(first).__name__} and sample {i} {type(one).__name__}, expected "
+                "one kind of array: convert them in the data set or in a stage"
+            )
+        if np.shape(one) != np.shape(first):
+            raise MixValueError(
+                f"field {name!r}: sample 0 has shape {tuple(np.shape(first))} and sample {i} {tuple(np.shape(one))}, "
+                "expected one shape: resize, crop or pad them in the data set or in a stage, keyed(dataset, "
+                "stage=PerSample(...))"
+            )
 
 
 def _rows(column: list[Any]) -> list[Any] | None:

@@ -6,6 +6,7 @@ PyTorch hands the object that a batch sampler yields, unchanged, to ``dataset.__
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from mixops import MixTypeError, MixValueError, streams
 
-from .state import VERSION, check_state, count
+from .state import VERSION, check_state, count, described
 
 
 class BatchKey(NamedTuple):
@@ -143,6 +144,12 @@ class KeyedBatchSampler:
     def epoch(self) -> int:
         """Epoch of the pass that runs, or of the one to come if none has begun."""
         return self._here()[0]
+
+    def __repr__(self) -> str:
+        words = [described(self.sampler), str(self.batch_size)]
+        words += [f"{name}=True" for name in ("drop_last", "shuffle") if getattr(self, name)]
+        place = "" if self._given is None else f", rank={self._given[0]}, world_size={self._given[1]}"
+        return f"{type(self).__name__}({', '.join(words)}, seed={self.seed}{place})"
 
     def __len__(self) -> int:
         """Batches of a whole epoch on this rank.
@@ -299,6 +306,11 @@ def _is_data_set(owner: str, sampler: Any) -> bool:
         raise MixTypeError(
             f"{owner}: {type(sampler).__name__} is an IterableDataset, which has no indices: use MixLoader"
         )
+    if data is not None and isinstance(sampler, data.DataLoader):
+        raise MixTypeError(
+            f"{owner}: {type(sampler).__name__} yields batches of samples, expected what it reads: pass its data set "
+            "or sampler, and this to a new DataLoader as batch_sampler="
+        )
     if data is not None and isinstance(sampler, data.BatchSampler):
         raise MixTypeError(f"{owner}: BatchSampler yields batches, expected a sampler of single indices or a data set")
     if isinstance(sampler, range) and sampler != range(len(sampler)):
@@ -346,11 +358,12 @@ class KeyedDataset:
             )
         stages = () if stage is None else tuple(stage) if isinstance(stage, Sequence) else (stage,)
         for one in stages:
-            if not callable(one):
-                raise MixTypeError(
-                    f"keyed: stage {one!r} is no callable, expected PerSample(fn, seed) or a list of them"
-                )
+            _check_stage(one)
         self.dataset, self.stages = dataset, stages
+
+    def __repr__(self) -> str:
+        stages = f", stage={list(self.stages)!r}" if self.stages else ""
+        return f"keyed({described(self.dataset)}{stages})"
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -385,6 +398,26 @@ class KeyedDataset:
         return sample
 
 
+def _check_stage(stage: Any) -> None:
+    """Refuse what is no ``stage(sample, epoch, index, place)``, a transform of a sample above all."""
+    fix = "expected PerSample(fn, seed), or a list of them: it calls fn(sample) with keyed random numbers"
+    if not callable(stage):
+        raise MixTypeError(f"keyed: stage {stage!r} is no callable, {fix}")
+    # Modules are transforms: their call hides what forward takes, which may be any number of samples.
+    torch = sys.modules.get("torch")
+    transform = torch is not None and isinstance(stage, torch.nn.Module)
+    transform = transform or hasattr(stage, "set_random_state") or hasattr(stage, "set_random_seed")  # albumentations
+    try:
+        inspect.signature(stage).bind(None, 0, 0, 0)
+    except TypeError:
+        transform = True
+    except ValueError:  # some callables written in C tell no signature
+        pass
+    if transform:
+        name = getattr(stage, "__name__", type(stage).__name__)
+        raise MixTypeError(f"keyed: stage {name} does not take (sample, epoch, index, place): {fix}")
+
+
 def keyed(dataset: Any, stage: Any = None) -> KeyedDataset:
     """Wrap a map-style data set: collate_fn then learns the key of its batch, and stages see (epoch, index).
 
@@ -397,7 +430,7 @@ def keyed(dataset: Any, stage: Any = None) -> KeyedDataset:
         A KeyedDataset: for a DataLoader with ``batch_sampler=KeyedBatchSampler(...)``.
 
     Raises:
-        MixError: if the data set cannot be indexed or a stage cannot be called.
+        MixError: if the data set cannot be indexed, or a stage cannot be called with these four.
 
     Example:
         >>> batch = next(iter(KeyedBatchSampler(range(3), 2)))

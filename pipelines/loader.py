@@ -11,7 +11,7 @@ from mixops import MixTypeError, MixValueError
 
 from .collate import check_mixing, draw_plan, mix_with_plan
 from .keys import BatchKey, KeyedBatchSampler, process_place
-from .state import VERSION, check_state, count
+from .state import VERSION, check_state, count, described
 
 
 class MixLoader:
@@ -86,6 +86,12 @@ class MixLoader:
     def step(self) -> int:
         """Number, within its epoch, of the next batch: so many have been delivered."""
         return self._step
+
+    def __repr__(self) -> str:
+        words = [described(self.loader), repr(self.op), repr(self.fields), f"seed={self.seed}"]
+        words += [] if self.training else ["training=False"]
+        words += [f"{name}={given!r}" for name, given in (("plan_key", self.plan_key), ("to", self.to)) if given]
+        return f"MixLoader({', '.join(words)})"
 
     def __len__(self) -> int:
         """Batches of a whole epoch.

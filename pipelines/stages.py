@@ -66,6 +66,11 @@ class PerSample:
         self._by_keyword = hasattr(fn, "set_random_state") or hasattr(fn, "set_random_seed")
         self._takes_rng = not self._by_keyword and _takes_rng(fn)
 
+    def __repr__(self) -> str:
+        name = getattr(self.fn, "__name__", type(self.fn).__name__)
+        field = "" if self.field is None else f", field={self.field!r}"
+        return f"PerSample({name}, seed={self.seed}{field})"
+
     def __call__(self, sample: Any, epoch: int, index: int, place: int = 0) -> Any:
         """The sample after fn; the sample that came is not changed by the stage itself.
 

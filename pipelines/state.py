@@ -34,6 +34,16 @@ def count(owner: str, name: str, value: Any) -> int:
     return whole
 
 
+def described(source: Any) -> str:
+    """Type and length of a data set, sampler or loader, for a repr: theirs may print all they hold."""
+    if isinstance(source, range):
+        return repr(source)
+    try:
+        return f"<{type(source).__name__} of {len(source)}>"
+    except TypeError:  # it has no length, or, as a DataLoader over a stream, only seems to
+        return f"<{type(source).__name__}>"
+
+
 def check_state(owner: str, state: Any, expected: Mapping[str, Any], parts: tuple[str, ...] = ()) -> tuple[int, int]:
     """Hold a snapshot against the object it is to be loaded into.
 

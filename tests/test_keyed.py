@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import albumentations
 import numpy as np
 import pytest
 import torch
@@ -179,6 +180,7 @@ class Stream(IterableDataset[int]):
         ({"sampler": [4, 2]}, "indices or a data set"),
         ({"sampler": range(5, 9)}, r"expected range\(n\)"),
         ({"sampler": Stream()}, "IterableDataset"),
+        ({"sampler": DataLoader(range(4))}, "pass its data set or sampler"),  # type: ignore[arg-type]
         ({"sampler": BatchSampler(SequentialSampler(range(4)), 2, False)}, "yields batches"),
         ({"sampler": SequentialSampler(range(4)), "shuffle": True}, "order of its own"),
         ({"sampler": DistributedSampler(range(4), 2, 0), "rank": 1, "world_size": 2}, "shards as"),
@@ -320,6 +322,35 @@ def test_a_sample_without_its_epoch_is_refused_where_stages_need_it() -> None:
 def test_keyed_refuses_what_has_no_indexing(bad: Any) -> None:
     with pytest.raises(mx.MixError, match="map-style"):
         keyed(bad)
+
+
+class Staged:
+    def __call__(self, sample: Any, epoch: int, index: int, place: int) -> Any:
+        return sample, epoch, index, place
+
+
+def test_any_callable_of_a_sample_and_its_place_is_a_stage() -> None:
+    for stage in (Staged(), Staged().__call__, lambda *given: given):
+        assert keyed([5, 6], stage=[stage]).sample(1, epoch=3) == (6, 3, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [(lambda sample: sample, "lambda"), (torch.nn.Flatten(), "Flatten"),
+     (albumentations.HorizontalFlip(), "HorizontalFlip"), (albumentations.Compose([]), "Compose")],
+)  # fmt: skip
+def test_a_transform_that_is_not_wrapped_is_refused_at_once(stage: Any, name: str) -> None:
+    with pytest.raises(mx.MixTypeError, match=rf"{name}.*PerSample\(fn, seed\)"):
+        keyed(Squares(), stage=stage)
+
+
+def test_samplers_and_data_sets_print_what_they_hold() -> None:
+    sampler = KeyedBatchSampler(Squares(), 4, drop_last=True, seed=7, rank=1, world_size=2)
+    assert repr(sampler) == "KeyedBatchSampler(<Squares of 9>, 4, drop_last=True, seed=7, rank=1, world_size=2)"
+    assert repr(KeyedBatchSampler(range(5), 2)) == "KeyedBatchSampler(range(0, 5), 2, seed=0)"
+    assert repr(keyed(Squares())) == "keyed(<Squares of 9>)"
+    stage = PerSample(abs, seed=1, field="x")
+    assert repr(keyed([1], stage=stage)) == "keyed(<list of 1>, stage=[PerSample(abs, seed=1, field='x')])"
 
 
 def test_keyed_refuses_a_stage_that_cannot_be_called() -> None:

@@ -26,7 +26,8 @@ from mixops.pipelines import (
     keyed,
     numpy_collate,
 )
-from torch.utils.data import DataLoader, default_collate
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 import mixops as mx
 
@@ -224,9 +225,25 @@ def test_mixing_from_samples_is_mixing_their_stack(kind: str) -> None:
 
 
 def test_samples_of_different_sizes_are_refused() -> None:
-    samples = Keyed([{"x": np.zeros((n, 4))} for n in (2, 3)], BatchKey(0, 0, 0))
-    with pytest.raises(RuntimeError, match="equal size"):
-        MixCollator(mx.Mixup(), {"x": mx.Field("b t d")}, 7)(samples)
+    arrays = [{"x": np.zeros((n, 4))} for n in (2, 3)]
+    tensors = [(torch.zeros(n, 4), 0) for n in (2, 3)]
+    for samples, name in ((arrays, "x"), (tensors, 0)):
+        with pytest.raises(mx.MixError, match=rf"field {name!r}: .*\(2, 4\) and sample 1 \(3, 4\), .*resize, crop"):
+            MixCollator(mx.Mixup(), {name: mx.Field("b t d")}, 7)(Keyed(samples, BatchKey(0, 0, 0)))
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (Image.new("RGB", (4, 2)), r"sample 1 is Image, .*np\.asarray\(image\)"),
+        ([[0.0] * 4] * 2, r"sample 1 is list, .*array"),
+        (torch.zeros(2, 4), "sample 0 is ndarray and sample 1 Tensor"),
+    ],
+)
+def test_samples_that_are_no_arrays_are_refused_with_the_way_out(second: Any, says: str) -> None:
+    samples = Keyed([{"image": np.zeros((2, 4))}, {"image": second}], BatchKey(0, 0, 0))
+    with pytest.raises(mx.MixError, match="field 'image': " + says):
+        MixCollator(mx.Mixup(), {"image": mx.Field("b h w")}, 7)(samples)
 
 
 def test_labels_reach_operators_that_pair_by_class() -> None:
@@ -248,6 +265,11 @@ def test_samples_without_a_key_are_refused_with_the_way_out() -> None:
     ):
         with pytest.raises(mx.MixError, match=r"keyed\(dataset\).*KeyedBatchSampler.*MixLoader"):
             next(iter(loader))
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
 
 
 def generator() -> Iterator[Any]:
@@ -275,6 +297,15 @@ def generator() -> Iterator[Any]:
 def test_arguments_that_do_not_fit_are_refused(make: Any, message: str) -> None:
     with pytest.raises(mx.MixError, match=message):
         make()
+
+
+def test_loaders_and_collators_print_what_they_do() -> None:
+    op, fields, to = mx.Mixup(0.8), {"x": VECTOR, "y": mx.Labels(2)}, {"x": mx.Output("b d")}
+    held = "Mixup(alpha=0.8), {'x': Field(layout='b d'), 'y': Labels(num_classes=2)}, seed=7"
+    assert repr(MixLoader([1, 2], op, fields, 7).eval()) == f"MixLoader(<list of 2>, {held}, training=False)"
+    assert repr(MixCollator(op, fields, 7, plan_key="p")) == f"MixCollator({held}, plan_key='p')"
+    assert repr(MixCollator(op, fields, 7, to=to)) == f"MixCollator({held}, to={to!r})"
+    assert repr(mixing(DataLoader(Stream()))).startswith("MixLoader(<DataLoader>, Chain([OneOf([")
 
 
 def test_numpy_collate_keeps_the_structure_of_the_samples() -> None:
