@@ -142,17 +142,17 @@ def _speed(paces: Sequence[Pace]) -> Iterable[str]:
     yield "<h2>Images per second</h2>"
     yield (
         f"<p>{ROWS} photographs, uint8, {SIZE} x {SIZE} x 3, become one mixed, normalised float32 batch in NCHW and "
-        "its soft labels. One thread each; the contenders take turns and the median counts. mx.mix and plain torch "
+        "its soft labels. One thread each; the contenders take turns and the median counts. all three "
         f"give the same batch, to {max((p.difference for p in paces), default=0):.0e}.</p>"
     )
     yield '<p class="soft">mx.mix: a list of samples in, drawn, mixed, normalised and laid out in one pass. MixLoader: '
-    yield "batches already stacked, mixed as uint8, then normalised in plain torch. Plain torch: stack, permute, "
-    yield "float, normalise, λ·x + (1 - λ)·x[partner] or a box assignment, then the holes; its draw is not timed.</p>"
+    yield "batches that are stacked already, through the same pass. Plain torch: stack, permute, float, normalise, "
+    yield "λ·x + (1 - λ)·x[partner] or a box assignment, then the holes; its draw is not timed.</p>"
     yield '<div class="card"><table><tr><th>chain</th><th></th><th style="text-align:left">images per second</th>'
     yield "<th>to plain</th></tr>"
     most = max((max(p.mixed, p.loader, p.plain) for p in paces), default=1.0)
     for p in paces:
-        rows = (("mx.mix", p.mixed, "ours"), ("MixLoader, then torch", p.loader, "ours"), ("plain torch", p.plain, ""))
+        rows = (("mx.mix", p.mixed, "ours"), ("MixLoader", p.loader, "ours"), ("plain torch", p.plain, ""))
         for i, (who, rate, kind) in enumerate(rows):
             yield (
                 f"<tr><td>{escape(p.chain) if not i else ''}</td><td>{who}</td><td class='rate'>"

@@ -32,9 +32,10 @@ class Pace:
     Args:
         chain: its name.
         mixed: samples to batch by one ``mx.mix(..., to=Output(...))``.
-        loader: batches through ``MixLoader``, then the tail in plain torch.
+        loader: batches that torch has stacked, through ``MixLoader(..., to=...)``.
         plain: samples to batch in plain torch ops.
-        difference: largest difference between the batches of ``mixed`` and ``plain``, in units of the output.
+        difference: largest difference of the batches of ``mixed`` and ``loader`` from those of ``plain``, in units of
+            the output.
     """
 
     chain: str
@@ -70,11 +71,12 @@ def _pace(name: str, op: mx.Operator, samples: list[np.ndarray], labels: np.ndar
 
     spec = mx.Spec(ROWS, (SIZE, SIZE))
     stacked = torch.from_numpy(np.stack(samples))
-    loader = iter(MixLoader([{"image": stacked, "label": torch.from_numpy(labels)}] * (rounds + 1), op, _FIELDS, step))
+    batches = [{"image": stacked, "label": torch.from_numpy(labels)}] * (rounds + 1)
+    loader = iter(MixLoader(batches, op, _FIELDS, step, to={"image": _TAIL}))
     times: dict[str, list[float]] = {"mixed": [], "loader": [], "plain": []}
     difference = 0.0
     for i in range(rounds + 1):
-        rng = mx.streams.plan_stream(step, step=i)
+        rng = mx.streams.plan_stream(step, step=i)  # as the loader draws: all three make the same batch
         start = time.perf_counter()
         plan = op.draw(rng, spec)
         batch = mx.mix(samples, plan, "b h w c", to=_TAIL)
@@ -86,9 +88,10 @@ def _pace(name: str, op: mx.Operator, samples: list[np.ndarray], labels: np.ndar
         plain, _ = plain_torch(samples, labels, drawn)
         times["plain"].append(time.perf_counter() - start)
         start = time.perf_counter()
-        _plain_tail(next(loader)["image"])
+        loaded = next(loader)["image"]
         times["loader"].append(time.perf_counter() - start)
-        difference = max(difference, float(np.abs(np.asarray(batch) - plain.numpy()).max()))
+        for made in (batch, loaded):
+            difference = max(difference, float(np.abs(np.asarray(made) - plain.numpy()).max()))
     pace = {who: ROWS / float(np.median(seconds[1:])) for who, seconds in times.items()}  # the first round warms up
     return Pace(name, pace["mixed"], pace["loader"], pace["plain"], difference)
 
@@ -118,22 +121,16 @@ def plain_torch(samples: list[np.ndarray], labels: np.ndarray, drawn: _Drawn) ->
     import torch
     from torch.nn.functional import one_hot
 
-    x = _plain_tail(torch.stack([torch.from_numpy(sample) for sample in samples]))
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    x = torch.stack([torch.from_numpy(sample) for sample in samples])
+    x = x.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(mean).div_(std)
     if drawn.blends:
         x = drawn.lam * x + (1 - drawn.lam) * x[drawn.partner]
     else:
         top, bottom, left, right = drawn.box
         x[:, :, top:bottom, left:right] = x[drawn.partner, :, top:bottom, left:right]
-    black = torch.tensor([-m / s for m, s in zip(MEAN, STD, strict=True)]).view(3, 1, 1)
+    black = -mean / std
     for i, (top, bottom, left, right) in enumerate(drawn.holes):
         x[i, :, top:bottom, left:right] = black
     y = one_hot(torch.from_numpy(labels), CLASSES).float()
     return x, drawn.lam * y + (1 - drawn.lam) * y[drawn.partner]
-
-
-def _plain_tail(images: Any) -> Any:
-    """uint8 (b, h, w, c) to normalised float32 (b, c, h, w) in memory of that order."""
-    import torch
-
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return images.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(mean).div_(std)
