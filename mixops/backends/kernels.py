@@ -21,6 +21,24 @@ from numba.extending import overload
 from .elements import fill_line, finish_line, keep, store
 from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over
 
+
+def _cached(function):
+    """Compile with a cache on disk that knows every file whose code ends up in the kernel.
+
+    Numba itself looks only at the file the function stands in. Where it finds no place to write a cache, the kernel is
+    compiled in every process.
+    """
+    try:
+        kernel = njit(nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(nogil=True)(function)
+    here, store = Path(__file__), getattr(kernel._cache, "_cache_file", None)
+    if store is not None:
+        files = [here.with_name(name).read_bytes() for name in ("elements.py", "kernels.py", "vector.py")]
+        store._source_stamp = (store._source_stamp, crc32(b"".join(files)))
+    return kernel
+
+
 # A ``grid`` is (coords, steps, axis, inner), see mix_units; a ``cut`` is what one unit holds: (first line, one past the
 # last, first element of each line, one past the last, elements a line).
 
@@ -152,7 +170,7 @@ def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, va
         fill_line(here, a, b, fill, take, channel, places[one, 0], step, inner, post, values, noise, work)
 
 
-@njit(nogil=True, cache=True)
+@_cached
 def mix_units(
     like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
     coords, steps, run, places, scale, shift, strides, units, past_cache,
@@ -317,14 +335,3 @@ def _onto_impl(target, donor, count, take, like, work):
             blend(at, at, room.ctypes.data, some, take, False, work, work)
 
     return widened
-
-
-def _know_sources(kernel):
-    """Let the cache on disk know the files whose code ends up in the kernel: Numba looks only at the one it stands in."""
-    here = Path(__file__)
-    files = [here.with_name(name).read_bytes() for name in ("elements.py", "kernels.py", "vector.py")]
-    store = kernel._cache._cache_file
-    store._source_stamp = (store._source_stamp, crc32(b"".join(files)))
-
-
-_know_sources(mix_units)
