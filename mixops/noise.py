@@ -13,7 +13,7 @@ import numpy as np
 
 TABLE_BITS = 12
 SCALE = np.float32(0.5**0.5)
-_M0, _M1, _W0, _W1 = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85
+M0, M1, W0, W1 = 0xD2511F53, 0xCD9E8D57, 0x9E3779B9, 0xBB67AE85
 _LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -43,14 +43,14 @@ def philox(c0: np.ndarray, c1: np.ndarray, key: int) -> np.ndarray:
     k0, k1 = key & 0xFFFFFFFF, key >> 32
     shift = np.uint64(32)
     for _ in range(10):
-        p0, p1 = x0 * np.uint64(_M0), x2 * np.uint64(_M1)
+        p0, p1 = x0 * np.uint64(M0), x2 * np.uint64(M1)
         x0, x1, x2, x3 = (
             (p1 >> shift) ^ x1 ^ np.uint64(k0),
             p1 & _LOW,
             (p0 >> shift) ^ x3 ^ np.uint64(k1),
             p0 & _LOW,
         )
-        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
+        k0, k1 = (k0 + W0) & 0xFFFFFFFF, (k1 + W1) & 0xFFFFFFFF
     return np.stack([x0, x1, x2, x3], -1).astype(np.uint32)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numba import carray, njit, types
 from numba.extending import overload
 
+from ..noise import M0, M1, SCALE, TABLE_BITS, W0, W1
 from .vector import blend, half_bits, load_one, pointer, take_over
 
 
@@ -37,16 +38,17 @@ def philox_block(block, channel, key):
     low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
     k0, k1 = np.uint64(key) & low, np.uint64(key) >> half
     for _ in range(10):
-        p0, p1 = x0 * np.uint64(0xD2511F53), x2 * np.uint64(0xCD9E8D57)
+        p0, p1 = x0 * np.uint64(M0), x2 * np.uint64(M1)
         x0, x1, x2, x3 = (p1 >> half) ^ x1 ^ k0, p1 & low, (p0 >> half) ^ x3 ^ k1, p0 & low
-        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & low, (k1 + np.uint64(0xBB67AE85)) & low
+        k0, k1 = (k0 + np.uint64(W0)) & low, (k1 + np.uint64(W1)) & low
     return x0, x1, x2, x3
 
 
 @njit(nogil=True)
 def _normal(word, table):
-    pieces = np.int64(word & np.uint64(4095)), np.int64((word >> np.uint64(12)) & np.uint64(4095))
-    return (table[pieces[0]] + table[pieces[1]]) * np.float32(0.5**0.5)
+    low = np.uint64((1 << TABLE_BITS) - 1)
+    pieces = np.int64(word & low), np.int64((word >> np.uint64(TABLE_BITS)) & low)
+    return (table[pieces[0]] + table[pieces[1]]) * SCALE
 
 
 @njit(nogil=True)
@@ -123,7 +125,7 @@ def finish_line(start, painted_at, elements, channel, run, scale, shift, strides
         else:
             c = (channel if channel >= 0 else i // post) % len(scale)
             a, b = scale[c], shift[c]
-            if packed:
+            if packed:  # a loop of its own: only where the step is known to be 1 does it become vectors
                 for j in range(count):
                     piece[j] = store(painted[j * inner + i] * a + b, like_out)
             else:

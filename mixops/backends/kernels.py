@@ -34,8 +34,9 @@ def _cached(function):
         return njit(nogil=True)(function)
     here, store = Path(__file__), getattr(kernel._cache, "_cache_file", None)
     if store is not None:
-        files = [here.with_name(name).read_bytes() for name in ("elements.py", "kernels.py", "vector.py")]
-        store._source_stamp = (store._source_stamp, crc32(b"".join(files)))
+        files = [here.with_name(name) for name in ("elements.py", "kernels.py", "vector.py")]
+        files.append(here.parents[1] / "noise.py")
+        store._source_stamp = (store._source_stamp, crc32(b"".join(file.read_bytes() for file in files)))
     return kernel
 
 
