@@ -1,50 +1,77 @@
-"""Facts: what executors ask of a plan again and again, found once for each plan."""
+"""Facts: what executors ask of a plan again and again, each found once, and only if it is asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .constant import ascending, filled
 
 if TYPE_CHECKING:
     from .plan import Plan
 
 
-@dataclass(frozen=True)
 class Facts:
     """Derived from a plan's arrays.
 
+    It holds the arrays, not the plan: the plan holds it, and a cycle would outlive both.
+
     Args:
-        top: the highest source row that is named, -1 if none is.
-        used: (N, K) bool, patches that do something.
-        painted: (N, K) bool, used patches that paint a fill.
-        paints: is there one?
-        blends: does a used patch leave a share of what was there?
-        shifted: (N, K) bool, used donors that lie elsewhere than their box; None if there is none.
-        donor: (N,) the one source row that each row reads besides its own; its own where it reads none.
+        plan: the plan.
     """
 
-    top: int
-    used: np.ndarray
-    painted: np.ndarray
-    paints: bool
-    blends: bool
-    shifted: np.ndarray | None
-    donor: np.ndarray
+    def __init__(self, plan: Plan) -> None:
+        self._base, self._partner, self._opacity = plan.base, plan.partner, plan.opacity
+        self._box, self._donor_box = plan.box, plan.donor
+        self._has_fills = plan.has_fills
 
-    @classmethod
-    def of(cls, plan: Plan) -> Facts:
-        """Find them."""
-        used = plan.opacity > 0
-        fill = plan.partner < 0
-        painted = used & fill if plan.has_fills else np.zeros_like(used)
-        shifted = None
-        if plan.donor is not plan.box and plan.rank:
-            moved = (plan.box != plan.donor).any(-1) & used & ~fill
-            shifted = moved if moved.any() else None
-        top = max(int(plan.base.max(initial=-1)), int(plan.partner.max(initial=-1)))
-        donor = np.where(used & ~fill if plan.has_fills else used, plan.partner, -1).max(1, initial=-1)
-        donor = np.where(donor < 0, plan.base, donor).astype(np.int64)
-        blends = bool((used & (plan.opacity < 1)).any())
-        return cls(top, used, painted, bool(painted.any()), blends, shifted, donor)
+    @cached_property
+    def top(self) -> int:
+        """The highest source row that is named, -1 if none is."""
+        base, partner = self._base, self._partner
+        n = base.size
+        own = n - 1 if base is ascending(n) else int(base.max(initial=-1))
+        return max(own, int(np.maximum.reduce(partner, None))) if partner.size else own
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """(N, K) bool, patches that do something."""
+        return self._opacity > 0
+
+    @cached_property
+    def painted(self) -> np.ndarray:
+        """(N, K) bool, used patches that paint a fill."""
+        if not self._has_fills:
+            return filled(self._partner.shape, False, np.bool_)
+        return self.used & (self._partner < 0)
+
+    @cached_property
+    def paints(self) -> bool:
+        """Is there one?"""
+        return self._has_fills and bool(self.painted.any())
+
+    @cached_property
+    def blends(self) -> bool:
+        """Does a used patch leave a share of what was there?"""
+        return bool((self.used & (self._opacity < 1)).any())
+
+    @cached_property
+    def shifted(self) -> np.ndarray | None:
+        """(N, K) bool, used donors that lie elsewhere than their box; None if there is none."""
+        if self._donor_box is self._box or not self._box.shape[-1]:
+            return None
+        moved = (self._box != self._donor_box).any(-1) & self.used & (self._partner >= 0)
+        return moved if moved.any() else None
+
+    @cached_property
+    def donor(self) -> np.ndarray:
+        """(N,) int64: the one source row that each row reads besides its own; its own where it reads none."""
+        if self._partner.shape[1:] == (1,):
+            reads, first = self.used[:, 0], self._partner[:, 0]
+            reads = reads & (first >= 0) if self._has_fills else reads
+            return np.where(reads, first, self._base).astype(np.int64)
+        reads = self.used & (self._partner >= 0) if self._has_fills else self.used
+        donor = np.where(reads, self._partner, -1).max(1, initial=-1)
+        return np.where(donor < 0, self._base, donor).astype(np.int64)

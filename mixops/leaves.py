@@ -28,6 +28,8 @@ def target_shares(plans: Sequence[Plan]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _of_step(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    own = plan.base[:, None].astype(np.int64)
-    rows = np.concatenate([own, np.where(plan.weight > 0, plan.partner, own)], 1)
-    return rows, np.concatenate([plan.lam[:, None], plan.weight], 1)
+    rows, shares = np.empty((plan.n, 1 + plan.k), np.int64), np.empty((plan.n, 1 + plan.k), np.float32)
+    rows[...] = plan.base[:, None]
+    np.copyto(rows[:, 1:], plan.partner, where=plan.weight > 0)
+    shares[:, 0], shares[:, 1:] = plan.lam, plan.weight
+    return rows, shares

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import archive
+from .constant import ascending, filled, full_box, is_ascending
 from .errors import MixTypeError, MixValueError
 from .facts import Facts
 from .fills import Fills
@@ -27,21 +28,18 @@ from .spec import plain_array
 if TYPE_CHECKING:
     from .sequence import PlanSequence
 
-_DTYPES = {
-    "base": np.int32,
-    "partner": np.int32,
-    "box": np.int32,
-    "donor": np.int32,
-    "opacity": np.float32,
-    "weight": np.float32,
+_DTYPES: dict[str, np.dtype[Any]] = {
+    **dict.fromkeys(("base", "partner", "box", "donor"), np.dtype(np.int32)),
+    **dict.fromkeys(("opacity", "weight"), np.dtype(np.float32)),
 }
 ARRAYS = tuple(_DTYPES)
-_REST = ("shape", "fills", "layer")
+_FIELDS = (*ARRAYS, "shape", "fills", "layer")
 _NO_FILL = Fills.of(0.0)
+_ZERO, _ONE, _NOWHERE = np.float32(0), np.float32(1), np.int32(0)
 
 
 def _array(name: str, value: Any) -> np.ndarray:
-    dtype = np.dtype(_DTYPES[name])
+    dtype = _DTYPES[name]
     given = plain_array(f"plan {name}", value)
     if given.dtype.kind not in ("iu" if dtype.kind == "i" else "iuf") and given.size:
         raise MixTypeError(f"plan {name}: got {given.dtype}, expected {dtype}")
@@ -52,6 +50,17 @@ def _array(name: str, value: Any) -> np.ndarray:
     array = np.array(given, dtype, order="C")
     array.setflags(write=False)
     return array
+
+
+def _joined(plans: Sequence[Plan], names: Sequence[str], axis: int) -> dict[str, Any]:
+    """Arrays of several plans as one each; donors that lie where their boxes do stay the very array of the boxes."""
+    alike = all(plan.donor is plan.box for plan in plans)
+    whole = {
+        name: np.concatenate([getattr(plan, name) for plan in plans], axis)
+        for name in names
+        if not (alike and name == "donor")
+    }
+    return whole | {"donor": whole["box"]} if alike else whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -113,17 +122,20 @@ class Plan:
             The plan. The operators' tests call ``validate`` on what they draw, in place of every training step.
         """
         made: Plan = object.__new__(cls)
-        fields: dict[str, Any] = {"fills": _NO_FILL, "layer": None}
-        if like is not None:
-            fields = {f: getattr(like, f) for f in (*ARRAYS, *_REST)}
-        fields |= given
-        box, donor = fields["box"], fields["donor"]
-        for name in ARRAYS:
-            array = fields[name] = np.ascontiguousarray(fields[name], _DTYPES[name])
-            array.setflags(write=False)
-        if donor is box:
+        fields = made.__dict__
+        if like is None:
+            fields["fills"], fields["layer"] = _NO_FILL, None
+        else:
+            for name in _FIELDS:
+                fields[name] = like.__dict__[name]
+        fields.update(given)
+        same = fields["donor"] is fields["box"]
+        for name in given:
+            if name in _DTYPES and not (same and name == "donor"):
+                array = fields[name] = np.ascontiguousarray(fields[name], _DTYPES[name])
+                array.setflags(write=False)
+        if same:
             fields["donor"] = fields["box"]
-        made.__dict__.update(fields)
         return made
 
     # -- what it holds -------------------------------------------------------------------------------------------
@@ -146,12 +158,13 @@ class Plan:
     @property
     def lam(self) -> np.ndarray:
         """(N,) float32: each row's OWN share of its target."""
-        return np.maximum(np.float32(1) - self.weight.sum(1, dtype=np.float32), np.float32(0))
+        given = self.weight[:, 0] if self.k == 1 else self.weight.sum(1, dtype=np.float32)
+        return np.maximum(_ONE - given, _ZERO)
 
     @property
     def is_identity(self) -> bool:
         """True if mixing by it changes nothing and keeps every row in its place."""
-        return not self.opacity.any() and not self.weight.any() and bool((self.base == np.arange(self.n)).all())
+        return not self.opacity.any() and not self.weight.any() and is_ascending(self.base)
 
     def __len__(self) -> int:
         return self.n
@@ -187,33 +200,32 @@ class Plan:
     @cached_property
     def has_fills(self) -> bool:
         """Does any patch name a fill, used or not?"""
-        return bool((self.partner < 0).any())
+        return bool(self.partner.size) and bool(np.minimum.reduce(self.partner, None) < 0)
 
     @cached_property
     def facts(self) -> Facts:
         """What executors ask of a plan, found once."""
-        return Facts.of(self)
+        return Facts(self)
 
     # -- other plans from it -------------------------------------------------------------------------------------
 
     @classmethod
     def identity(cls, n: int, shape: tuple[int, ...] = (), k: int = 0) -> Plan:
         """The plan that changes nothing: n rows, k patches of opacity 0."""
-        rows = np.arange(n, dtype=np.int32)
-        boxes = np.zeros((n, k, 2 * len(shape)), np.int32)
-        zeros = np.zeros((n, k), np.float32)
+        rows = ascending(n)
+        boxes = filled((n, k, 2 * len(shape)), 0, np.int32)
+        zeros = filled((n, k), 0, np.float32)
         partner = np.repeat(rows[:, None], k, 1)
         return cls.trusted(base=rows, partner=partner, box=boxes, donor=boxes, opacity=zeros, weight=zeros, shape=shape)
 
     @classmethod
     def whole(cls, partner: np.ndarray, opacity: np.ndarray, *, layer: str | None = None) -> Plan:
         """For operators: one whole-row donor a row with weight = opacity, the plan of Mixup. partner, opacity: (N,)."""
-        share = np.asarray(opacity, np.float32)[:, None]
-        none = np.zeros((len(share), 1, 0), np.int32)
-        rows = np.arange(len(share))
+        n = len(opacity)
+        share, none = np.asarray(opacity, np.float32).reshape(n, 1), filled((n, 1, 0), 0, np.int32)
         return cls.trusted(
-            base=rows,
-            partner=partner[:, None],
+            base=ascending(n),
+            partner=partner.reshape(n, 1),
             box=none,
             donor=none,
             opacity=share,
@@ -233,9 +245,15 @@ class Plan:
         fills: Fills = _NO_FILL,
     ) -> Plan:
         """For operators: K patches a row whose donors lie where their boxes do; box (N, K, 2R), the others (N, K)."""
-        rows = np.arange(len(box))
         return cls.trusted(
-            base=rows, partner=partner, box=box, donor=box, opacity=opacity, weight=weight, shape=shape, fills=fills
+            base=ascending(len(box)),
+            partner=partner,
+            box=box,
+            donor=box,
+            opacity=opacity,
+            weight=weight,
+            shape=shape,
+            fills=fills,
         )
 
     def where(self, keep: np.ndarray) -> Plan:
@@ -244,21 +262,22 @@ class Plan:
         if keep.shape != (self.n,):
             raise MixValueError(f"keep has shape {keep.shape}, expected ({self.n},)")
         mask = keep[:, None]
-        box = np.where(mask[..., None], self.box, 0)
-        donor = box if self.donor is self.box else np.where(mask[..., None], self.donor, 0)
+        box = np.where(mask[..., None], self.box, _NOWHERE)
+        donor = box if self.donor is self.box else np.where(mask[..., None], self.donor, _NOWHERE)
         return self.trusted(
             self,
             box=box,
             donor=donor,
-            opacity=np.where(mask, self.opacity, 0),
-            weight=np.where(mask, self.weight, 0),
+            opacity=np.where(mask, self.opacity, _ZERO),
+            weight=np.where(mask, self.weight, _ZERO),
         )
 
     def __getitem__(self, rows: Any) -> Plan:
         """The plan of some output rows: an index array, a slice or a mask. They still name the same source."""
         if isinstance(rows, (int, np.integer)):
             rows = slice(int(rows), int(rows) + 1 or None)
-        return self.trusted(self, **{a: getattr(self, a)[rows] for a in ARRAYS})
+        chosen = {a: getattr(self, a)[rows] for a in ARRAYS if a != "donor" or self.donor is not self.box}
+        return self.trusted(self, **{"donor": chosen["box"], **chosen})
 
     def on(self, rows: Any) -> Plan:
         """The same mixing on a larger source: batch row i is row ``rows[i]`` of a data set.
@@ -270,10 +289,11 @@ class Plan:
         rows = rows if rows.size else rows.astype(np.int64)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise MixTypeError(f"on(rows): got {rows.dtype} of shape {rows.shape}, expected row numbers of the source")
-        self.validate(len(rows))
-        partner = np.where(
-            self.partner < 0, self.partner, rows[np.maximum(self.partner, 0)] if len(rows) else self.partner
-        )
+        self.check_rows(len(rows))
+        if self.has_fills and len(rows):
+            partner = np.where(self.partner < 0, self.partner, rows[np.maximum(self.partner, 0)])
+        else:
+            partner = self.partner if self.has_fills else rows[self.partner]
         return self.trusted(self, base=rows[self.base], partner=partner)
 
     def promoted(self, shape: Sequence[int]) -> Plan:
@@ -285,8 +305,7 @@ class Plan:
             raise MixValueError(
                 f"plan of shape {self.shape} cannot stand on {shape}: draw both for one shape, or rescale one"
             )
-        full = np.array([v for s in shape for v in (0, s)], np.int32)
-        box = np.where((self.opacity > 0)[..., None], full, 0).astype(np.int32)
+        box = np.where(self.facts.used[..., None], full_box(shape), _NOWHERE)
         return self.trusted(self, box=box, donor=box, shape=shape)
 
     def rescaled(self, shape: Sequence[int], round: str = "nearest") -> Plan:
@@ -328,11 +347,7 @@ class Plan:
         Raises:
             MixError: if ``paint`` moves or mixes rows: that needs two plans, one after the other (PlanSequence).
         """
-        if not (
-            paint.n == self.n
-            and (paint.partner < 0)[paint.opacity > 0].all()
-            and (paint.base == np.arange(self.n)).all()
-        ):
+        if not (paint.n == self.n and not (paint.facts.used & (paint.partner >= 0)).any() and is_ascending(paint.base)):
             raise MixValueError(
                 "then(): only a plan of fills for the same rows can be painted on top; use a PlanSequence"
             )
@@ -342,10 +357,12 @@ class Plan:
         if self.has_fills:
             fills = first.fills.joined(second.fills)
             moved = np.where(second.partner < 0, second.partner - len(first.fills), second.partner)
-        joined = {
-            a: np.concatenate([getattr(first, a), getattr(second, a)], 1) for a in ("box", "donor", "opacity", "weight")
-        }
-        return self.trusted(first, partner=np.concatenate([first.partner, moved], 1), fills=fills, **joined)
+        return self.trusted(
+            first,
+            partner=np.concatenate([first.partner, moved], 1),
+            fills=fills,
+            **_joined([first, second], ("box", "donor", "opacity", "weight"), 1),
+        )
 
     def padded(self, k: int) -> Plan:
         """The same plan with patches of opacity 0 added up to k; a MixError if it has more than k."""
@@ -354,16 +371,12 @@ class Plan:
         if k < self.k:
             raise MixValueError(f"padded({k}): the plan has {self.k} patches already, expected as many or more")
         more = k - self.k
-        boxes = np.zeros((self.n, more, 2 * self.rank), np.int32)
-        zeros = np.zeros((self.n, more), np.float32)
-        extra = {
-            "box": boxes,
-            "donor": boxes,
-            "opacity": zeros,
-            "weight": zeros,
-            "partner": np.repeat(self.base[:, None], more, 1),
-        }
-        return self.trusted(self, **{a: np.concatenate([getattr(self, a), v], 1) for a, v in extra.items()})
+        nothing = Plan.identity(self.n, self.shape, more)
+        return self.trusted(
+            self,
+            partner=np.concatenate([self.partner, np.repeat(self.base[:, None], more, 1)], 1),
+            **_joined([self, nothing], ("box", "donor", "opacity", "weight"), 1),
+        )
 
     @classmethod
     def concat(cls, plans: Sequence[Plan]) -> Plan:
@@ -389,7 +402,7 @@ class Plan:
                     fills = fills.joined(p.fills)
                 fills = fills or p.fills
             parts.append(part)
-        whole: dict[str, Any] = {a: np.concatenate([getattr(p, a) for p in parts]) for a in ARRAYS}
+        whole = _joined(parts, ARRAYS, 0)
         return cls.trusted(**whole, shape=shape, fills=fills or _NO_FILL, layer=plans[0].layer)
 
     # -- on paper and on disk ------------------------------------------------------------------------------------

@@ -7,7 +7,10 @@ has a stream of its own and nothing depends on how many workers there are, or on
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 from .errors import MixValueError
 
@@ -24,8 +27,24 @@ def _word(name: str, value: int) -> int:
 
 def _philox(key: tuple[int, int], counter: tuple[int, int, int]) -> np.random.Generator:
     # The lowest counter word is left at 0: it counts the numbers drawn, 2**64 of them before streams could meet.
-    bits = np.random.Philox(key=np.array(key, np.uint64), counter=np.array((0, *counter), np.uint64))
-    return np.random.Generator(bits)
+    words = np.array((0, *counter, *key), np.uint64)
+    # NumPy takes any ISeedSequence here; its stub knows but one.
+    return np.random.Generator(np.random.Philox(_Key(words), counter=words[:4]))  # type: ignore[arg-type]
+
+
+class _Key(ISeedSequence):
+    """Hands Philox its key, as a seed would: given as ``key=``, making the generator takes three times as long.
+
+    Args:
+        words: (6,) uint64, counter and key.
+    """
+
+    def __init__(self, words: np.ndarray) -> None:
+        self._words = words
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        """The two words of the key, which is all that Philox asks for."""
+        return self._words[4:]
 
 
 def plan_stream(seed: int, epoch: int = 0, step: int = 0, rank: int = 0) -> np.random.Generator:
@@ -67,5 +86,15 @@ def child_streams(rng: np.random.Generator, count: int) -> list[np.random.Genera
 
     The parent gives one word whatever the count: appending a child moves no other child's stream.
     """
-    word = int(rng.integers(_LIMIT, dtype=np.uint64))
-    return [_philox((word, 1 << 32 | i), (0, 0, 0)) for i in range(count)]
+    word = child_word(rng)
+    return [child_stream(word, i) for i in range(count)]
+
+
+def child_word(rng: np.random.Generator) -> int:
+    """The word that the children of a combinator are keyed by."""
+    return int(rng.integers(_LIMIT, dtype=np.uint64))
+
+
+def child_stream(word: int, place: int) -> np.random.Generator:
+    """The stream of the child in this place; see ``child_streams``."""
+    return _philox((word, 1 << 32 | place), (0, 0, 0))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .backends import is_tensor
+from .constant import ascending
 from .errors import MixTypeError, MixValueError
 from .leaves import target_shares
 from .plan import Plan
@@ -60,14 +61,14 @@ def soft_targets(
 
         return torch.from_numpy(soft_targets(labels.numpy(), plan, num_classes, smoothing, ignore_index=ignore_index))
     rows, weights = _leaves(plan, labels)
-    used = weights.any(0)
-    rows, weights = rows[:, used], _as(weights[:, used], labels)
+    used = np.logical_or.reduce(weights, 0)
+    if not used.all():
+        rows, weights = rows[:, used], weights[:, used]
+    weights = _as(weights, labels)
     if labels.ndim == 1 and (num_classes is not None or not _is_float(labels)):
         ids, weights = _ids(labels, rows, weights, _needed(num_classes, labels), ignore_index)
-        soft, everyone = _zeros((len(rows), num_classes), weights), _as(np.arange(len(rows)), labels)
-        for m in range(ids.shape[1]):  # within a column no cell is met twice
-            soft[everyone, ids[:, m]] += weights[:, m]
-        mass = weights.sum(1)[:, None]
+        soft = _scattered(ids, weights, num_classes or 1)
+        mass = weights.sum(1)[:, None] if smoothing else 1.0
     else:
         if ignore_index is not None:
             raise MixValueError(
@@ -253,6 +254,10 @@ def _ids(
     if ignore_index is not None:
         real = ids != ignore_index
         ids, weights = ids * real, weights * real
+    # As unsigned numbers negative ids are the largest: one pass tells that an array of ids is in range.
+    array = isinstance(ids, np.ndarray) and ids.size
+    if array and np.maximum.reduce(ids.view(np.uint64), None) < (num_classes or 1 << 63):
+        return ids, weights
     bad = ids < 0 if num_classes is None else (ids < 0) | (ids >= num_classes)
     if bool(bad.any()):
         where = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
@@ -260,6 +265,16 @@ def _ids(
             f"labels: got class {int(ids[bad][0])}, expected {where}; if it means no label, pass it as ignore_index"
         )
     return ids, weights
+
+
+def _scattered(ids: Any, weights: Any, num_classes: int) -> Any:
+    """(N, C) of zeros to which each weight is added at its id, column by column: within one no cell is met twice."""
+    cells = ids + _numbers(ids)[:, None] * num_classes
+    soft = _zeros((len(ids) * num_classes,), weights)
+    for m in range(ids.shape[1]):
+        at = cells[:, m]
+        soft[at] = soft[at] + weights[:, m] if m else weights[:, m]
+    return soft.reshape(len(ids), num_classes)
 
 
 def _blended(labels: Any, rows: np.ndarray, weights: Any, num_classes: int | None) -> Any:
@@ -316,8 +331,15 @@ def _zeros(shape: tuple[int | None, ...], like: Any) -> Any:
     return like.new_zeros(shape) if is_tensor(like) else np.zeros(shape, like.dtype)
 
 
+def _numbers(rows: Any) -> Any:
+    """0 to n - 1 beside these n rows."""
+    if is_tensor(rows):
+        return sys.modules["torch"].arange(len(rows), device=rows.device)
+    return ascending(len(rows), np.int64)
+
+
 def _cast(x: Any, dtype: str) -> Any:
-    return x.to(getattr(sys.modules["torch"], dtype)) if is_tensor(x) else x.astype(dtype)
+    return x.to(getattr(sys.modules["torch"], dtype)) if is_tensor(x) else x.astype(dtype, copy=False)
 
 
 def _where(condition: Any, x: Any) -> Any:

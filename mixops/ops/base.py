@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from ..constant import ascending, filled
 from ..errors import MixTypeError, MixValueError
 from ..plan import Plan
 from ..sequence import PlanSequence
@@ -156,6 +157,8 @@ class Operator(ABC):
         return spec.training and (self.until is None or spec.epoch is None or spec.epoch < self.until)
 
     def _check_evidence(self, evidence: dict[str, Any]) -> None:
+        if not evidence and not self.needs:
+            return
         name = type(self).__name__
         missing = [e for e in self.needs if evidence.get(e) is None]
         if missing:
@@ -186,8 +189,8 @@ class Operator(ABC):
 def units(per: str, n: int, partner: np.ndarray | None) -> np.ndarray:
     """(n,) the unit that each row belongs to: rows of one unit share what is drawn for it."""
     if per == "batch":
-        return np.zeros(n, np.intp)
-    rows = np.arange(n)
+        return filled((n,), 0, np.intp)
+    rows = ascending(n, np.intp)
     if per == "sample":
         return rows
     assert partner is not None
@@ -198,8 +201,16 @@ def units(per: str, n: int, partner: np.ndarray | None) -> np.ndarray:
     return np.minimum(rows, partner)
 
 
+def spread(values: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """``values[unit]``: what was drawn for the unit of each row, without a gather where the units say it all."""
+    n = len(unit)
+    if unit is ascending(n, np.intp):
+        return values
+    return values[:1].repeat(n, 0) if n and unit is filled((n,), 0, np.intp) else values[unit]
+
+
 def kept(rng: np.random.Generator, p: float, unit: np.ndarray) -> np.ndarray:
     """(n,) bool: which rows the operator acts on; one coin for each unit."""
     if p == 1:
         return np.ones(len(unit), bool)
-    return (rng.random(len(unit)) < p)[unit]
+    return spread(rng.random(len(unit)) < p, unit)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from ..constant import ascending
 from ..errors import MixTypeError, MixValueError
 from ..plan import Plan
 from ..sequence import PlanSequence
 from ..spec import Spec
-from ..streams import child_streams
+from ..streams import child_stream, child_streams, child_word
 from .base import Operator, check_choice, check_number
 
 
@@ -50,11 +53,11 @@ class _Combinator(Operator):
             )
         return super().__new__(cls)
 
-    @property
+    @cached_property
     def needs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for op in self.ops for name in op.needs))
 
-    @property
+    @cached_property
     def mixes(self) -> bool:  # type: ignore[override]  # a class constant for plain operators, the children's here
         return any(op.mixes for op in self.ops)
 
@@ -112,36 +115,67 @@ class OneOf(_Combinator):
         return max(op.steps for op in self.ops)
 
     def _draw(self, rng: np.random.Generator, spec: Spec, **evidence: Any) -> Plan | PlanSequence:
-        children = child_streams(rng, len(self.ops))
-        shares = np.full(len(self.ops), 1 / len(self.ops)) if self.p is None else np.array(self.p)
-        coin = rng.random(1 if self.per == "batch" else spec.n)
-        choice = np.searchsorted(np.cumsum(shares), coin, side="right")
-        if self.p is None or sum(self.p) > 1 - 1e-9:
-            choice = np.minimum(choice, len(self.ops) - 1)  # the sum of the shares may miss 1 by a rounding
+        word = child_word(rng)
+
+        def child(i: int) -> list[Plan]:
+            return _drawn(self.ops[i], child_stream(word, i), spec, evidence)
+
         if self.per == "batch":
-            choice = np.broadcast_to(choice, spec.n)
-        drawn = [_drawn(op, r, spec, evidence) for op, r in zip(self.ops, children, strict=True)]
-        return _as_one(
-            [
-                _chosen(
-                    [d[i] for d in drawn if i < len(d)], choice, [c for c, d in enumerate(drawn) if i < len(d)], spec.n
-                )
-                for i in range(self.steps)
-            ]
-        )
+            return self._for_batch(bisect_right(self._bounds, rng.random()), spec, child)
+        choice = np.searchsorted(self._bounds, rng.random(spec.n), side="right")
+        return _as_one([_chosen([child(i)[0] for i in range(len(self.ops))], choice, spec.n)])
+
+    def _for_batch(self, place: int, spec: Spec, child: Callable[[int], list[Plan]]) -> Plan | PlanSequence:
+        """The draw of one child, in the form that any of them would have.
+
+        The others are drawn only to learn that form, and to refuse what they refuse: once for a kind of batch.
+        """
+        kind = (spec.n, spec.shape, spec.epoch, spec.training)
+        forms = None if self.needs or spec.lengths is not None else self._forms.get(kind)
+        if forms is None:
+            drawn = [child(i) for i in range(len(self.ops))]
+            forms = [_common_form([d[i] for d in drawn if i < len(d)]) for i in range(self.steps)]
+            self._forms.clear()
+            self._forms[kind] = forms
+            plans = drawn[place] if place < len(drawn) else []
+        else:
+            plans = child(place) if place < len(self.ops) else []
+        plans = plans + [Plan.identity(spec.n)] * (len(forms) - len(plans))
+        return _as_one([p.promoted(shape).padded(k) for p, (shape, k) in zip(plans, forms, strict=True)])
+
+    @cached_property
+    def _bounds(self) -> list[float]:
+        """A coin of [0, 1) below bound i and no earlier one chooses child i."""
+        shares = np.full(len(self.ops), 1 / len(self.ops)) if self.p is None else np.array(self.p)
+        bounds: list[float] = np.cumsum(shares).tolist()
+        if self.p is None or sum(self.p) > 1 - 1e-9:
+            bounds[-1] = np.inf  # the sum of the shares may miss 1 by a rounding
+        return bounds
+
+    @cached_property
+    def _forms(self) -> dict[tuple[Any, ...], list[tuple[tuple[int, ...], int]]]:
+        """Shape and patches of each step, for the kind of batch that was met last."""
+        return {}
 
 
-def _chosen(plans: list[Plan], choice: np.ndarray, codes: list[int], n: int) -> Plan:
-    """Row n of the plan that row n chose; untouched rows where it chose none of these."""
-    if len(plans) > 1 and len({p.shape for p in plans if p.rank}) > 1:
+def _common_form(plans: list[Plan]) -> tuple[tuple[int, ...], int]:
+    """The shape and the number of patches that all these plans can be given."""
+    if len({p.shape for p in plans if p.rank}) > 1:
         raise MixValueError("OneOf: its operators draw on different axes")
-    if n and (choice == choice[0]).all():  # one choice for the batch: no rows to gather
-        one = plans[codes.index(choice[0])] if choice[0] in codes else Plan.identity(n)
-        return one.promoted(max((p.shape for p in plans), key=len)).padded(max(p.k for p in plans))
-    stacked = Plan.concat([*plans, Plan.identity(n)])
-    place = np.full(max(int(choice.max(initial=0)), *codes) + 1, len(plans))
-    place[codes] = np.arange(len(plans))
-    return stacked[place[choice] * n + np.arange(n)]
+    return max((p.shape for p in plans), key=len), max(p.k for p in plans)
+
+
+def _chosen(plans: list[Plan], choice: np.ndarray, n: int) -> Plan:
+    """Row n of the plan that row n chose; an untouched row where it chose none of these."""
+    shape, k = _common_form(plans)
+    if n and (choice == choice[0]).all():  # no rows to gather
+        one = plans[choice[0]] if choice[0] < len(plans) else Plan.identity(n)
+        return one.promoted(shape).padded(k)
+    if choice.max(initial=0) == len(plans):
+        plans = [*plans, Plan.identity(n)]
+    gathered = Plan.concat(plans)[choice * n + ascending(n)]
+    in_place = all(p.base is ascending(n) for p in plans)
+    return Plan.trusted(gathered, base=ascending(n)) if in_place else gathered
 
 
 @dataclass(frozen=True, repr=False)

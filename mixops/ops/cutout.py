@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..constant import filled
 from ..errors import MixValueError
 from ..fills import Fills, check_fill_value
 from ..plan import Plan
@@ -84,9 +85,12 @@ class Cutout(Operator):
             boxes = np.broadcast_to(given_boxes(box, n, spec.shape)[:, None], (n, k, 2 * len(size)))
         else:
             boxes = placed(rng, spec.shape, np.broadcast_to(size, (n, k, len(size))), self.edge, at, unit)
-        on = np.broadcast_to(kept(rng, self.p, unit)[:, None], (n, k))
-        boxes = np.where(on[..., None], boxes, 0)
-        return Plan.boxed(np.full((n, k), -1), boxes, on, np.zeros((n, k)), spec.shape, Fills.of(self.fill))
+        on = filled((n, k), 1, np.float32)
+        if self.p < 1:
+            on = np.broadcast_to(kept(rng, self.p, unit)[:, None], (n, k))
+            boxes = np.where(on[..., None], boxes, 0)
+        fill, nothing = filled((n, k), -1, np.int32), filled((n, k), 0, np.float32)
+        return Plan.boxed(fill, boxes, on, nothing, spec.shape, Fills.of(self.fill))
 
     def _sides(self, spec: Spec) -> np.ndarray:
         extent = np.array(spec.shape, np.int64)

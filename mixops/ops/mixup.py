@@ -71,4 +71,5 @@ class Mixup(Operator):
         own = own_shares(rng, self.alpha, spec.n, unit, lam)
         if self.fold:
             own = np.maximum(own, 1 - own)
-        return Plan.whole(donors, np.where(kept(rng, self.p, unit), 1 - own, 0))
+        share = 1 - own
+        return Plan.whole(donors, share if self.p == 1 else np.where(kept(rng, self.p, unit), share, 0))

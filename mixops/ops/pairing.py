@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..constant import ascending
 from ..errors import MixTypeError, MixValueError
 from ..spec import plain_array
 
@@ -37,7 +38,7 @@ def partners(
     if pairing == "roll":
         return np.roll(np.arange(n), 1)
     if pairing == "flip":
-        return np.arange(n)[::-1]
+        return ascending(n)[::-1]
     if pairing in BY_LABEL:
         ids = class_ids(labels, n)
         return _same_class(rng, ids) if pairing == "same_class" else _other_class(rng, ids)
@@ -46,7 +47,7 @@ def partners(
         return _matched(order)
     if pairing == "random":
         return order
-    while n > 1 and (order == np.arange(n)).any():  # about e tries, whatever n
+    while n > 1 and (order == ascending(n, np.intp)).any():  # about e tries, whatever n
         order = rng.permutation(n)
     return order
 

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..constant import filled
 from ..errors import MixValueError
 from ..fills import NOISES, Fills, check_fill_value
 from ..plan import Plan
 from ..spec import Spec
-from .base import Operator, check_choice, check_count, check_number, check_range, kept, units
+from .base import Operator, check_choice, check_count, check_number, check_range, kept, spread, units
 from .boxes import given_boxes, interleaved
 
 
@@ -86,11 +87,13 @@ class RandomErasing(Operator):
         if box is not None:
             boxes = np.broadcast_to(given_boxes(box, n, spec.shape)[:, None], (n, k, 2 * len(spec.shape)))
         else:
-            boxes = self._boxes(rng, spec, **given)[unit]
-        on = kept(rng, self.p, unit)[:, None] & (boxes[..., 1::2] > boxes[..., 0::2]).all(-1)
-        boxes = np.where(on[..., None], boxes, 0)
+            boxes = spread(self._boxes(rng, spec, **given), unit)
+        on = np.logical_and.reduce(boxes[..., 1::2] > boxes[..., 0::2], -1)
+        if self.p < 1:
+            on &= kept(rng, self.p, unit)[:, None]
+        boxes = boxes * on[..., None]
         partner, fills = self._fills(rng, n, unit)
-        return Plan.boxed(partner, boxes, on, np.zeros((n, k)), spec.shape, fills)
+        return Plan.boxed(partner, boxes, on, filled((n, k), 0, np.float32), spec.shape, fills)
 
     def _boxes(self, rng: np.random.Generator, spec: Spec, **given: Any) -> np.ndarray:
         """(n, count, 2R): the first try of each that fits, an empty box where none does.
@@ -118,16 +121,20 @@ class RandomErasing(Operator):
             return np.rint(area)[:, None].astype(np.int64)
         low, high = np.log(self.aspect)
         ratio = np.exp(rng.uniform(low, high, count))
-        return np.rint(np.sqrt(np.stack([area * ratio, area / ratio], -1))).astype(np.int64)
+        sides = np.empty((count, 2))
+        np.multiply(area, ratio, out=sides[:, 0])
+        np.divide(area, ratio, out=sides[:, 1])
+        np.sqrt(sides, out=sides)
+        return np.rint(sides, out=sides).astype(np.int64)
 
     def _fills(self, rng: np.random.Generator, n: int, unit: np.ndarray) -> tuple[np.ndarray, Fills]:
         """Partners and the table: one constant for all, or noise with a key for each patch."""
         if self.noise == "none":
-            return np.full((n, self.count), -1), Fills.of(self.fill)
+            return filled((n, self.count), -1, np.int32), Fills.of(self.fill)
         count = max(n * self.count, 1)
         value = np.broadcast_to(
             np.array(check_fill_value(self.fill), np.float32), (count, len(check_fill_value(self.fill)))
         )
         keys = rng.integers(1 << 64, size=count, dtype=np.uint64)
         fills = Fills(value, np.full(count, NOISES.index(self.noise)), np.full(count, self.std), keys)
-        return (-1 - np.arange(n * self.count).reshape(n, self.count))[unit], fills
+        return spread(-1 - np.arange(n * self.count).reshape(n, self.count), unit), fills

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..constant import filled
 from ..errors import MixTypeError, MixValueError
+from .base import spread
+
+#: Beyond this alpha the sampler's sum overflows, and λ is 1/2 long before.
+_LARGEST = 1e300
 
 
 def own_shares(rng: np.random.Generator, alpha: float, n: int, unit: np.ndarray, given: Any = None) -> np.ndarray:
@@ -28,12 +33,20 @@ def own_shares(rng: np.random.Generator, alpha: float, n: int, unit: np.ndarray,
         return np.ones(n)
     if not n:
         return np.ones(0)
-    one = bool((unit == 0).all())
-    alpha = min(alpha, 1e300)  # beyond it the sampler's sum overflows, and λ is 1/2 long before
-    drawn = rng.beta(alpha, alpha, 1 if one else n)
+    if unit is filled((n,), 0, np.intp) or not unit.any():
+        return np.full(n, one_share(rng, alpha))
+    alpha = min(alpha, _LARGEST)
+    drawn = rng.beta(alpha, alpha, n)
+    drawn = np.where(np.isnan(drawn), (rng.random(n) < 0.5) * 1.0, drawn)  # see one_share
+    return spread(drawn, unit)
+
+
+def one_share(rng: np.random.Generator, alpha: float) -> float:
+    """λ ~ Beta(alpha, alpha) for a whole batch, alpha above 0; never NaN."""
+    alpha = min(alpha, _LARGEST)
+    drawn, coin = float(rng.beta(alpha, alpha)), rng.random()
     # Below about 1e-300 the sampler divides infinities: the limit of Beta there is the coin.
-    drawn = np.where(np.isnan(drawn), (rng.random(len(drawn)) < 0.5) * 1.0, drawn)
-    return np.broadcast_to(drawn, n) if one else drawn[unit]
+    return drawn if drawn == drawn else float(coin < 0.5)
 
 
 def _given(given: Any, n: int) -> np.ndarray:
