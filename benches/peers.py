@@ -64,7 +64,33 @@ def _timm_erasing() -> Any:
 
 
 @cache
-def _torchvision() -> Any:
+def timm_loader() -> Any:
+    """timm.data.loader."""
+
+    def load() -> Any:
+        from timm.data import loader
+
+        return loader
+
+    return _quietly(load)
+
+
+@cache
+def kornia_augmentation() -> Any:
+    """kornia.augmentation."""
+
+    def load() -> Any:
+        import kornia.augmentation
+
+        return kornia.augmentation
+
+    return _quietly(load)
+
+
+@cache
+def torchvision_v2() -> Any:
+    """torchvision.transforms.v2."""
+
     def load() -> Any:
         from torchvision.transforms import v2  # type: ignore[import-untyped]
 
@@ -97,10 +123,30 @@ def timm(plans: Sequence[mx.Plan], classes: int) -> Step:
     return step
 
 
-def timm_collate(plans: Sequence[mx.Plan], classes: int) -> Step:
-    """timm's FastCollateMixup in batch mode on a list of (uint8 CHW array, label)."""
+def timm_each(plans: Sequence[mx.Plan], classes: int) -> Step:
+    """timm's Mixup in elem mode: the same, with a λ and a box of each row's own."""
     peer = _timm_mixup()
-    mixer = peer.FastCollateMixup(1.0, 1.0, mode="batch", label_smoothing=0.0, num_classes=classes)
+    mixer = peer.Mixup(1.0, 1.0, mode="elem", label_smoothing=0.0, num_classes=classes)
+    drawn = []
+    for plan in plans:
+        lam = plan.lam.astype(np.float32)
+        boxes = [(box_of(plan, row), lam[row]) for row in range(plan.n) if lam[row] != 1] if plan.rank else []
+        drawn.append((lam, np.full(plan.n, bool(plan.rank)), boxes))
+
+    def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
+        lam, cuts, boxes = drawn[k]
+        given = iter(boxes)
+        mixer._params_per_elem = lambda n: (lam.copy(), cuts)
+        peer.cutmix_bbox_and_lam = lambda shape, lam, **options: next(given)
+        return mixer(*batch)
+
+    return step
+
+
+def timm_collate(plans: Sequence[mx.Plan], classes: int, smoothing: float = 0.0, mode: str = "batch") -> Step:
+    """timm's FastCollateMixup on a list of (uint8 CHW array, label); mode "elem" follows each row of a plan."""
+    peer = _timm_mixup()
+    mixer = peer.FastCollateMixup(1.0, 1.0, mode=mode, label_smoothing=smoothing, num_classes=classes)
     give = _timm_draws(peer, mixer, plans)
 
     def step(samples: list[tuple[np.ndarray, int]], k: int) -> Any:
@@ -111,12 +157,15 @@ def timm_collate(plans: Sequence[mx.Plan], classes: int) -> Step:
 
 
 def _timm_draws(peer: Any, mixer: Any, plans: Sequence[mx.Plan]) -> Callable[[int], None]:
-    drawn = [(own_share(plan), bool(plan.rank), box_of(plan) if plan.rank else None) for plan in plans]
+    shares = [plan.lam for plan in plans]
+    cuts = [bool(plan.rank) & (plan.opacity[:, 0] == 1) for plan in plans]
+    boxes = [[box_of(plan, row) for row in np.flatnonzero(cut)] for plan, cut in zip(plans, cuts, strict=True)]
 
     def give(k: int) -> None:
-        lam, cuts, box = drawn[k]
-        mixer._params_per_batch = lambda: (lam, cuts)
-        peer.cutmix_bbox_and_lam = lambda shape, lam, **options: (box, lam)
+        left = iter(boxes[k])
+        mixer._params_per_batch = lambda: (float(shares[k][0]), bool(cuts[k][0]))
+        mixer._params_per_elem = lambda n: (shares[k].copy(), cuts[k])
+        peer.cutmix_bbox_and_lam = lambda shape, lam, **options: (next(left), lam)
 
     return give
 
@@ -164,7 +213,7 @@ def timm_erasing(plans: Sequence[mx.Plan], mode: str, patch: int = 0) -> Step:
 
 def torchvision(plans: Sequence[mx.Plan], classes: int) -> Step:
     """torchvision's MixUp (whole-row plans) or CutMix on (images, labels); its partner is always the row before."""
-    v2 = _torchvision()
+    v2 = torchvision_v2()
     given: dict[str, Any] = {}
     mixer = (v2.CutMix if plans[0].rank else v2.MixUp)(num_classes=classes)
     mixer.make_params = lambda flat_inputs: given
@@ -186,24 +235,19 @@ def torchvision(plans: Sequence[mx.Plan], classes: int) -> Step:
 def kornia_mixup() -> Step:
     """kornia's RandomMixUpV2 on (images, labels), with its own draws."""
 
-    def load() -> Any:
-        import kornia.augmentation
-
-        return kornia.augmentation.RandomMixUpV2(p=1.0, data_keys=["input", "class"])
-
-    mixer = _quietly(load)
+    mixer = kornia_augmentation().RandomMixUpV2(p=1.0, data_keys=["input", "class"])
     return lambda batch, k: mixer(*batch)
+
+
+def _blend(x: torch.Tensor, lam: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+    mixed = lam * x + (1 - lam) * x[partner]
+    return mixed if x.dtype.is_floating_point else mixed.round().to(x.dtype)
 
 
 def expression(plans: Sequence[mx.Plan]) -> Step:
     """Mixup of images as one line of torch."""
     drawn = _tensors(plans)
-
-    def step(images: torch.Tensor, k: int) -> torch.Tensor:
-        lam, partner = drawn[k]
-        return lam * images + (1 - lam) * images[partner]
-
-    return step
+    return lambda images, k: _blend(images, *drawn[k])
 
 
 def compiled_mixup(plans: Sequence[mx.Plan], out: torch.Tensor | None) -> Step:
@@ -217,16 +261,16 @@ def compiled_mixup(plans: Sequence[mx.Plan], out: torch.Tensor | None) -> Step:
         return lam * x + (1 - lam) * x[partner]
 
     if out is None:
-        compiled = _compiled(fresh)
-        return lambda images, k: compiled(images, *drawn[k])
-    compiled_into = _compiled(into)
-    return lambda images, k: compiled_into(out, images, *drawn[k])
+        fused = compiled(fresh)
+        return lambda images, k: fused(images, *drawn[k])
+    fused_into = compiled(into)
+    return lambda images, k: fused_into(out, images, *drawn[k])
 
 
 def compiled_cutmix(plans: Sequence[mx.Plan], out: torch.Tensor) -> Step:
     """CutMix as a select over all pixels through torch.compile, into ``out``."""
     drawn = [
-        (torch.from_numpy(p.partner[:, 0].astype(np.int64)), *_edges(torch.tensor(box_of(p)), *p.shape)) for p in plans
+        (torch.from_numpy(p.partner[:, 0].astype(np.int64)), *edges(torch.tensor(box_of(p)), *p.shape)) for p in plans
     ]
 
     def into(
@@ -234,11 +278,12 @@ def compiled_cutmix(plans: Sequence[mx.Plan], out: torch.Tensor) -> Step:
     ) -> torch.Tensor:
         return out.copy_(torch.where(rows[:, None] & columns, x[partner], x))
 
-    compiled = _compiled(into)
-    return lambda images, k: compiled(out, images, *drawn[k])
+    fused = compiled(into)
+    return lambda images, k: fused(out, images, *drawn[k])
 
 
-def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """torch.compile for fixed shapes and as many threads as torch has now."""
     # The number of threads is baked into the code: said here, code made for another number is not taken for ours.
     return torch.compile(function, dynamic=False, options={"cpp.threads": torch.get_num_threads()})
 
@@ -248,81 +293,8 @@ def _tensors(plans: Sequence[mx.Plan]) -> list[tuple[torch.Tensor, torch.Tensor]
     return [(torch.tensor(own_share(p)), torch.from_numpy(p.partner[:, 0].astype(np.int64))) for p in plans]
 
 
-def _edges(box: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def edges(box: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(..., 4) boxes to the rows, (..., height) bool, and the columns, (..., width), that they cover."""
     rows, columns = torch.arange(height), torch.arange(width)
     top, bottom, left, right = box[..., None].unbind(-2)
     return (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
-
-
-class Chain:
-    """uint8 samples to a CutMixed, cut out, normalised float32 NCHW batch, three ways.
-
-    Args:
-        plans: patch 0 pastes one box a batch, patch 1 paints one hole a row.
-        mean, std: one for each channel, in units of [0, 1]; holes are 0 after normalising.
-        classes: of the labels.
-    """
-
-    def __init__(self, plans: Sequence[mx.Plan], mean: Sequence[float], std: Sequence[float], classes: int) -> None:
-        self.plans, self.classes = plans, classes
-        self.mean, self.std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
-        self.partner = [torch.from_numpy(p.partner[:, 0].astype(np.int64)) for p in plans]
-        self.cut = [box_of(p) for p in plans]
-        self.holes = [[box_of(p, row, 1) for row in range(p.n)] for p in plans]
-
-    def plain(self) -> Step:
-        """What a careful person writes in torch, on (uint8 NHWC tensor, labels)."""
-
-        def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
-            images, labels = batch
-            x = images.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(self.mean).div_(self.std)
-            (top, bottom, left, right), partner, lam = self.cut[k], self.partner[k], own_share(self.plans[k])
-            x[:, :, top:bottom, left:right] = x[partner, :, top:bottom, left:right]
-            for i, (top, bottom, left, right) in enumerate(self.holes[k]):
-                x[i, :, top:bottom, left:right] = 0
-            y = torch.nn.functional.one_hot(labels, self.classes).float()
-            return x, lam * y + (1 - lam) * y[partner]
-
-        return step
-
-    def compiled(self, out: torch.Tensor) -> Step:
-        """One fused kernel from a uint8 NHWC tensor into ``out``; images only.
-
-        The fastest of nine ways to write it that were tried: with masks from comparisons inside the kernel, or holes by
-        ``torch.where``, the generated code leaves its vectors and takes up to seven times as long.
-        """
-        scale, shift = 1 / (255 * self.std), self.mean / self.std
-        height, width = self.plans[0].shape
-        edges = [
-            (*_edges(torch.tensor(cut), height, width), *_edges(torch.tensor(holes), height, width))
-            for cut, holes in zip(self.cut, self.holes, strict=True)
-        ]
-
-        def into(
-            out: torch.Tensor,
-            images: torch.Tensor,
-            partner: torch.Tensor,
-            cut_rows: torch.Tensor,
-            cut_columns: torch.Tensor,
-            hole_rows: torch.Tensor,
-            hole_columns: torch.Tensor,
-        ) -> torch.Tensor:
-            x = images.permute(0, 3, 1, 2)
-            mixed = torch.where(cut_rows[:, None] & cut_columns, x[partner].float(), x.float())
-            holes = hole_rows.float()[:, None, :, None] * hole_columns.float()[:, None, None, :]
-            return out.copy_((mixed * scale - shift) * (1 - holes))
-
-        fused = _compiled(into)
-        return lambda images, k: fused(out, images, self.partner[k], *edges[k])
-
-    def timm(self) -> Step:
-        """timm's collate, normalising as its prefetcher does, and its erasing, on a list of (uint8 CHW view, label)."""
-        collate, erase = timm_collate(self.plans, self.classes), timm_erasing(self.plans, "const", patch=1)
-        mean, std = self.mean * 255, self.std * 255
-
-        def step(samples: list[tuple[np.ndarray, int]], k: int) -> Any:
-            images, targets = collate(samples, k)
-            return erase(images.float().sub_(mean).div_(std), k), targets
-
-        return step
