@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "mixops numpy numba llvmlite torch torchvision torchdata timm kornia albumentations opencv-python-headless keras "
-    "nlpaug fastai ffcv pillow"
-).split()
+    *("mixops", "numpy", "numba", "llvmlite", "torch", "torchvision", "torchdata", "timm", "kornia"),
+    *("albumentations", "opencv-python-headless", "keras", "nlpaug", "fastai", "ffcv", "pillow"),
+)
 
 #: glibc gives memory above 32 MiB back to the system at every free, and a fresh result then costs a page fault for
 #: every 4 KiB of it. With these it keeps the memory, as jemalloc and others would: the peers' best case.

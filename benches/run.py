@@ -2,8 +2,8 @@
 
     python benches/run.py [--full] [--rows a,b*] [--rounds N] [--allocator both] [--out FILE]
 
-Without ``--full``: the headline. Every row is measured twice, in two processes: on the allocator as it comes, and on one
-that keeps its memory. Exit status 1 if a row could not be measured, or if its contenders do not do the same work.
+Without ``--full``: the headline. Every row is measured twice, in two processes: on the allocator as it comes, and on
+one that keeps its memory. Exit status 1 if a row could not be measured, or if its contenders do not do the same work.
 """
 
 from __future__ import annotations
