@@ -7,7 +7,8 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import finalize
 
@@ -16,11 +17,12 @@ from mixops import MixTypeError, MixValueError
 
 from .collate import check_mixing
 from .keys import Keyed, KeyedBatchSampler
+from .passes import Passes
 from .row_arrays import BatchMaker, direct_sources, in_layout, open_rows
 from .state import count
 
 
-class ArrayLoader:
+class ArrayLoader(Passes):
     """Iterate over mixed batches of rows of whole arrays: gathered, mixed, normalised, cast and laid out in one pass.
 
     There is no data set object, nothing is stacked and no process is started: threads make batches ahead of the user,
@@ -93,6 +95,7 @@ class ArrayLoader:
         pin_memory: bool = False,
         framework: str | None = None,
     ) -> None:
+        super().__init__(training)
         owner = type(self).__name__
         check_mixing(owner, op, fields, seed, to)
         opened = open_rows(owner, arrays, framework)
@@ -120,29 +123,11 @@ class ArrayLoader:
             seed,
             dict(to or {}),
             plan_key,
-            bool(training),
             _shaped_like(arrays),
             1 if self.threads else None,
             pin_memory,
         )
-        self._epoch, self._step = 0, 0
-        self._running: object | None = None  # the token of the pass that owns the place
         mx.preload()
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the next batch."""
-        return self._epoch
-
-    @property
-    def step(self) -> int:
-        """Number, within its epoch, of the next batch: so many have been delivered."""
-        return self._step
-
-    @property
-    def training(self) -> bool:
-        """Are batches mixed?"""
-        return self._maker.training
 
     def __repr__(self) -> str:
         maker, batches = self._maker, self._sampler
@@ -161,26 +146,6 @@ class ArrayLoader:
     def __iter__(self) -> Iterator[Any]:
         return _Pass(self)
 
-    def train(self, training: bool = True) -> ArrayLoader:
-        """Mix from the next batch on (or, with False, do not); returns the loader."""
-        if training != self._maker.training:
-            self._maker = replace(self._maker, training=bool(training))
-        return self
-
-    def eval(self) -> ArrayLoader:
-        """Leave batches unmixed from the next one on, labels in the same form as in training; returns the loader."""
-        return self.train(False)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Let the next pass be this epoch, from its start; a place loaded within this very epoch is kept.
-
-        Raises:
-            MixError: if epoch is no whole number of 0 or more.
-        """
-        epoch = count(type(self).__name__, "epoch", epoch)
-        if self._running is not None or self._epoch != epoch:
-            self._epoch, self._step, self._running = epoch, 0, None
-
     def state_dict(self) -> dict[str, Any]:
         """The place of the next batch that was not delivered yet, and what it depends on, as plain JSON values.
 
@@ -197,26 +162,28 @@ class ArrayLoader:
                 drop_last or world size; the loader then stays as it was.
         """
         self._sampler.load_state_dict(state)
-        self._epoch, self._step, self._running = state["epoch"], state["step"], None
+        self._put(state["epoch"], state["step"])
 
 
 @dataclass
 class _Order:
-    """A batch that was asked for: by whom it is made, and from what.
+    """A batch that was asked for.
 
     Args:
         indices: its rows, with the key.
-        maker: what makes it.
-        made: the batch to come; None: the caller makes it when he wants it.
+        training: is it to be mixed?
+        batch: waits for it, or makes it.
+        made: the batch to come; None: nobody makes it until it is waited for.
     """
 
     indices: Keyed
-    maker: BatchMaker
-    made: Future[Any] | None
+    training: bool
+    batch: Callable[[], Any]
+    made: Future[Any] | None = None
 
-    def batch(self) -> Any:
-        """The batch, waited for or made here."""
-        return self.maker(self.indices) if self.made is None else self.made.result()
+    def failed(self) -> bool:
+        """Is it known that there will be none?"""
+        return self.made is not None and self.made.done() and self.made.exception() is not None
 
 
 class _Pass:
@@ -226,10 +193,10 @@ class _Pass:
         self._owner = owner
         self._indices: Iterator[Keyed] | None = None
         self._orders: deque[_Order] = deque()
-        self._epoch, self._step = 0, 0
+        self._step = 0
         self._crew: ThreadPoolExecutor | None = None
-        self._pid = 0
-        self._failed = False
+        self._pid = os.getpid()
+        self._failing = False
         self._token = object()
 
     def __iter__(self) -> _Pass:
@@ -243,33 +210,29 @@ class _Pass:
         self._fill()
         if not self._orders:
             self._dismiss(wait=False)
-            if owner._running is self._token:
-                owner._epoch, owner._step, owner._running = self._epoch + 1, 0, None
+            owner._end_pass(self._token)
             raise StopIteration
-        self._failed = True
+        self._failing = True
         batch = self._orders[0].batch()
-        self._failed = False
-        self._orders.popleft()
+        self._failing = False
+        self._orders.popleft()  # only now: a wait that is interrupted loses nothing
         self._step += 1
-        if owner._running is self._token:
-            owner._step = self._step
+        owner._delivered(self._token, self._step)
         self._fill()
         return batch
 
     def close(self) -> None:
-        """End the pass where it stands, and its threads once they have made what they are at."""
+        """End the pass where it stands, and its threads as soon as they have made what they are at."""
         self._indices, self._token = iter(()), object()  # the place stays where it is
         self._orders.clear()
         self._dismiss(wait=True)
 
     def _start(self) -> None:
         owner = self._owner
-        if owner._running is not None:  # a pass was left in the middle: this one is the next epoch
-            owner._epoch, owner._step = owner._epoch + 1, 0
-        self._epoch, self._step = owner._epoch, owner._step
-        owner._sampler.seek(self._epoch, self._step)
+        epoch, self._step = owner._next_place()
+        owner._sampler.seek(epoch, self._step)
         self._indices = iter(owner._sampler)
-        owner._running = self._token
+        owner._begin_pass(self._token)
 
     def _fill(self) -> None:
         """Ask for as many batches as may be waiting."""
@@ -282,24 +245,25 @@ class _Pass:
             self._orders.append(self._ordered(indices))
 
     def _renew(self) -> None:
-        """Ask again for batches that have failed, were made for other settings, or whose threads a fork left behind."""
-        forked = self._crew is not None and self._pid != os.getpid()
+        """Ask again for batches that are no more what is wanted, or that nobody makes any more."""
+        forked = self._pid != os.getpid()
         if forked:
-            self._crew = None
+            self._crew, self._pid = None, os.getpid()
         for i, order in enumerate(self._orders):
-            failed = self._failed and order.made is not None and order.made.done() and order.made.exception()
-            if forked or failed or order.maker is not self._owner._maker:
+            # Whoever was told of an error has had time to mend its cause, which others made ahead may have met too.
+            failed = self._failing and order.failed()
+            if forked or failed or order.training != self._owner.training:
                 self._orders[i] = self._ordered(order.indices)
 
     def _ordered(self, indices: Keyed) -> _Order:
-        maker, threads = self._owner._maker, self._owner.threads
+        maker, training, threads = self._owner._maker, self._owner.training, self._owner.threads
         if not threads:
-            return _Order(indices, maker, None)
+            return _Order(indices, training, partial(maker, indices, training))
         if self._crew is None:
-            self._pid = os.getpid()
             self._crew = ThreadPoolExecutor(threads, "mixops-loader")
             finalize(self, _send_home, self._crew, self._pid)
-        return _Order(indices, maker, self._crew.submit(maker, indices))
+        made = self._crew.submit(maker, indices, training)
+        return _Order(indices, training, made.result, made)
 
     def _dismiss(self, wait: bool) -> None:
         if self._crew is not None:

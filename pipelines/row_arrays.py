@@ -17,7 +17,7 @@ from mixops import MixTypeError, MixValueError
 
 from .adapters import ArrayDataset
 from .collate import draw_plan
-from .keys import Keyed
+from .keys import BatchKey, Keyed
 
 FRAMEWORKS = ("torch", "numpy")
 
@@ -65,6 +65,13 @@ class RowArray:
     def rows(self, rows: np.ndarray) -> Any:
         """Copies of some rows."""
         return self.wrapped(self.plain[rows])
+
+    def whole(self) -> Any:
+        """The array itself, to read only."""
+        with warnings.catch_warnings():
+            # Of a map that is read-only: nothing writes to this tensor.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            return self.wrapped(self.plain)
 
 
 def open_rows(owner: str, given: Any, framework: str | None) -> dict[Any, RowArray]:
@@ -139,10 +146,7 @@ def _itself(rows: np.ndarray) -> np.ndarray:
 def _tensor(rows: np.ndarray, dtype: Any = None) -> Any:
     import torch
 
-    with warnings.catch_warnings():
-        # Of a read-only map. Nothing writes to the tensors of whole arrays: they are only ever mixed from.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        tensor = torch.from_numpy(rows)
+    tensor = torch.from_numpy(rows)
     return tensor if dtype is None else tensor.view(dtype)
 
 
@@ -157,13 +161,13 @@ def _mapped(name: Any, array: Any) -> MappedFile | None:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes the mixed batch of some rows; safe in threads. What it holds never changes.
+    """Makes the mixed batch of some rows; safe in threads, for it never changes.
 
     Args:
         owner: for the messages.
         arrays: the data set.
-        direct: {name: source} of the fields that the kernels read from the whole arrays; other entries are gathered.
-        op, fields, seed, to, plan_key, training: see MixCollator.
+        direct: {name: source} of the entries that are read from the whole arrays; rows of all others are gathered.
+        op, fields, seed, to, plan_key: see MixCollator.
         shape: batch items by name or position, made into what the user gets.
         threads: of the kernels.
         pinned: results in page-locked memory.
@@ -177,59 +181,59 @@ class BatchMaker:
     seed: int
     to: dict[Any, mx.Output]
     plan_key: str | None
-    training: bool
     shape: Callable[[dict[Any, Any]], Any]
     threads: int | None
     pinned: bool
 
-    def __call__(self, indices: Keyed) -> Any:
+    def __call__(self, indices: Keyed, training: bool) -> Any:
         """The batch of these indices and their key."""
         for array in self.arrays.values():
             if array.mapped is not None:
                 array.mapped.check(self.owner)
         rows = np.array(indices, np.int64)
-        rest = {name: self._gathered(name, rows) for name in self.arrays if name not in self.direct}
-        plan = self._drawn(rows, rest, indices)
-        direct = {name: self.fields[name] for name in self.direct}
-        mixed: dict[Any, Any] = {}
-        if direct:
-            to = {name: tail for name, tail in self.to.items() if name in direct}
-            out = self._pinned_outputs(plan.n) if self.pinned else None
-            mixed = mx.mix_batch(self.direct, plan.on(rows), direct, to=to, out=out, threads=self.threads)
-        if len(direct) < len(self.fields):
-            fields = {name: field for name, field in self.fields.items() if name not in direct}
-            to = {name: tail for name, tail in self.to.items() if name in fields}
-            rest = mx.mix_batch(rest, plan, fields, to=to, threads=self.threads)
+        gathered = {n: self._in_layout(n, a.rows(rows)) for n, a in self.arrays.items() if n not in self.direct}
+        plan = self._drawn(rows, gathered, indices.key, training)
+        mixed = self._mixed(gathered, plan) | self._mixed(self.direct, plan.on(rows))
         if self.pinned:
-            rest = {name: _pinned(item) for name, item in rest.items()}
-        mixed = {name: mixed[name] if name in direct else rest[name] for name in self.arrays}
-        if self.plan_key is not None:
-            mixed[self.plan_key] = plan
-        return self.shape(mixed)
+            mixed = {name: _pinned(item) for name, item in mixed.items()}
+        batch = {name: mixed[name] for name in self.arrays}
+        return self.shape(batch if self.plan_key is None else {**batch, self.plan_key: plan})
 
-    def _drawn(self, rows: np.ndarray, rest: dict[Any, Any], indices: Keyed) -> mx.Plan | mx.PlanSequence:
-        """The plan of the batch. What an operator looks at is gathered; of other arrays it only asks the extents."""
-        seen = dict(rest)
-        for name, array in self.arrays.items():
-            if name in self.direct:
-                look = array.plain[rows] if name in self.op.needs else array.plain[: len(rows)]
-                seen[name] = in_layout(look, self.fields[name])
-        return draw_plan(seen, self.op, self.fields, self.seed, indices.key, training=self.training)
+    def _drawn(
+        self, rows: np.ndarray, gathered: dict[Any, Any], key: BatchKey, training: bool
+    ) -> mx.Plan | mx.PlanSequence:
+        """The plan of the batch. What the operator looks at is gathered; of other arrays it only asks the extents."""
+        seen = dict(gathered)
+        for name in self.direct:
+            looked_at = name in self.op.needs or (
+                isinstance(self.fields[name], mx.Labels) and "labels" in self.op.needs
+            )
+            seen[name] = self._in_layout(name, self.arrays[name].plain[rows if looked_at else slice(len(rows))])
+        return draw_plan(seen, self.op, self.fields, self.seed, key, training=training)
 
-    def _gathered(self, name: Any, rows: np.ndarray) -> Any:
-        item = self.arrays[name].rows(rows)
-        return in_layout(item, self.fields.get(name))
+    def _mixed(self, items: dict[Any, Any], plan: mx.Plan | mx.PlanSequence) -> dict[Any, Any]:
+        fields = {name: self.fields[name] for name in items if name in self.fields}
+        if not fields:
+            return items
+        to = {name: tail for name, tail in self.to.items() if name in fields}
+        out = self._pinned_outputs(items, plan.n) if self.pinned and items is self.direct else None
+        mixed: dict[Any, Any] = mx.mix_batch(items, plan, fields, to=to, out=out, threads=self.threads)
+        return mixed
 
-    def _pinned_outputs(self, n: int) -> dict[Any, Any]:
+    def _in_layout(self, name: Any, rows: Any) -> Any:
+        return in_layout(rows, self.fields.get(name))
+
+    def _pinned_outputs(self, items: dict[Any, Any], n: int) -> dict[Any, Any]:
         import torch
 
         outputs = {}
-        for name, source in self.direct.items():
-            layout, tail = self.fields[name].layout, self.to.get(name)
-            extent = dict(zip(layout.split(), source.shape, strict=True)) | {"b": n}
-            axes = (layout if tail is None else tail.layout).split()
-            dtype = source.dtype if tail is None else getattr(torch, tail.dtype)
-            outputs[name] = torch.empty([extent[a] for a in axes], dtype=dtype, pin_memory=True)
+        for name, source in items.items():
+            if isinstance(self.fields[name], mx.Field):
+                layout, tail = self.fields[name].layout, self.to.get(name)
+                extent = dict(zip(layout.split(), source.shape, strict=True)) | {"b": n}
+                axes = (layout if tail is None else tail.layout).split()
+                dtype = source.dtype if tail is None else getattr(torch, tail.dtype)
+                outputs[name] = torch.empty([extent[a] for a in axes], dtype=dtype, pin_memory=True)
         return outputs
 
 
@@ -242,17 +246,19 @@ def in_layout(rows: Any, field: mx.Field | mx.Labels | None) -> Any:
 
 
 def direct_sources(arrays: Mapping[Any, RowArray], fields: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The fields that the kernels read from the whole array, in its layout.
+    """The entries that can be mixed from the whole array, in the layout of their field.
 
-    Not those that are rewritten before they are mixed (planes of classes), that no kernel mixes (valid masks), or whose
-    rows are not dense in memory: the mixing would copy all of such an array.
+    Not fields that are rewritten before they are mixed (planes of classes), that no kernel mixes (valid masks), or
+    whose rows are not dense in memory: the mixing would copy all of such an array.
     """
     sources = {}
     for name, field in fields.items():
-        if isinstance(field, mx.Field) and field.kind != "valid" and field.on_blend != "planes":
-            array = arrays[name]
-            if min(array.plain.strides) >= 0 and _dense_rows(array.plain):
-                sources[name] = in_layout(array.wrapped(array.plain), field)
+        array = arrays[name]
+        fit = isinstance(field, mx.Labels) or (
+            field.kind != "valid" and field.on_blend != "planes" and _dense_rows(array.plain)
+        )
+        if fit and min(array.plain.strides) >= 0:  # torch has no negative ones
+            sources[name] = in_layout(array.whole(), field)
     return sources
 
 
@@ -270,4 +276,4 @@ def _dense_rows(array: np.ndarray) -> bool:
 def _pinned(item: Any) -> Any:
     if isinstance(item, tuple):
         return tuple(map(_pinned, item))
-    return item.pin_memory() if hasattr(item, "pin_memory") else item
+    return item.pin_memory() if hasattr(item, "pin_memory") else item  # a pinned tensor as it is
