@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -159,7 +160,7 @@ def timm_collate(plans: Sequence[mx.Plan], classes: int, smoothing: float = 0.0,
 def _timm_draws(peer: Any, mixer: Any, plans: Sequence[mx.Plan]) -> Callable[[int], None]:
     shares = [plan.lam for plan in plans]
     cuts = [bool(plan.rank) & (plan.opacity[:, 0] == 1) for plan in plans]
-    boxes = [[box_of(plan, row) for row in np.flatnonzero(cut)] for plan, cut in zip(plans, cuts, strict=True)]
+    boxes = [[box_of(plan, int(row)) for row in np.flatnonzero(cut)] for plan, cut in zip(plans, cuts, strict=True)]
 
     def give(k: int) -> None:
         left = iter(boxes[k])
@@ -284,8 +285,12 @@ def compiled_cutmix(plans: Sequence[mx.Plan], out: torch.Tensor) -> Step:
 
 def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """torch.compile for fixed shapes and as many threads as torch has now."""
+    # Code of its own: torch counts compilations by code object, and runs uncompiled from the ninth on.
+    own = FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, closure=function.__closure__
+    )
     # The number of threads is baked into the code: said here, code made for another number is not taken for ours.
-    return torch.compile(function, dynamic=False, options={"cpp.threads": torch.get_num_threads()})
+    return torch.compile(own, dynamic=False, options={"cpp.threads": torch.get_num_threads()})
 
 
 def _tensors(plans: Sequence[mx.Plan]) -> list[tuple[torch.Tensor, torch.Tensor]]:
