@@ -58,7 +58,7 @@ def in_place(
         draws,
         [
             data.contender(batchwise, peers.timm(data.plans, data.classes)),
-            each.contender(rowwise, peers.timm_each(each.plans, data.classes)),
+            each.contender(rowwise, peers.timm(each.plans, data.classes, "elem")),
             data.contender("mixops", data.whole(in_place=True), ours=True),
             data.contender("mixops, images only", data.images(data.plans, in_place=True), ours=True),
             each.contender("mixops, per sample", each.whole(in_place=True), ours=True),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -111,64 +112,57 @@ def own_share(plan: mx.Plan) -> float:
     return float(plan.lam[0])
 
 
-def timm(plans: Sequence[mx.Plan], classes: int) -> Step:
-    """timm's Mixup in batch mode, in place, on (images, labels): Mixup for whole-row plans, else CutMix."""
+@contextmanager
+def lent(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object an attribute for a while: what a peer draws elsewhere in this process stays its own."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
+
+
+def timm(plans: Sequence[mx.Plan], classes: int, mode: str = "batch") -> Step:
+    """timm's Mixup in place on (images, labels); mode "elem" follows each row of a plan, "batch" the first."""
     peer = _timm_mixup()
-    mixer = peer.Mixup(1.0, 1.0, mode="batch", label_smoothing=0.0, num_classes=classes)
-    give = _timm_draws(peer, mixer, plans)
+    mixer = peer.Mixup(1.0, 1.0, mode=mode, label_smoothing=0.0, num_classes=classes)
+    given = _timm_draws(peer, mixer, plans)
 
     def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
-        give(k)
-        return mixer(*batch)
-
-    return step
-
-
-def timm_each(plans: Sequence[mx.Plan], classes: int) -> Step:
-    """timm's Mixup in elem mode: the same, with a λ and a box of each row's own."""
-    peer = _timm_mixup()
-    mixer = peer.Mixup(1.0, 1.0, mode="elem", label_smoothing=0.0, num_classes=classes)
-    drawn = []
-    for plan in plans:
-        lam = plan.lam.astype(np.float32)
-        boxes = [(box_of(plan, row), lam[row]) for row in range(plan.n) if lam[row] != 1] if plan.rank else []
-        drawn.append((lam, np.full(plan.n, bool(plan.rank)), boxes))
-
-    def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
-        lam, cuts, boxes = drawn[k]
-        given = iter(boxes)
-        mixer._params_per_elem = lambda n: (lam.copy(), cuts)
-        peer.cutmix_bbox_and_lam = lambda shape, lam, **options: next(given)
-        return mixer(*batch)
+        with given(k):
+            return mixer(*batch)
 
     return step
 
 
 def timm_collate(plans: Sequence[mx.Plan], classes: int, smoothing: float = 0.0, mode: str = "batch") -> Step:
-    """timm's FastCollateMixup on a list of (uint8 CHW array, label); mode "elem" follows each row of a plan."""
+    """timm's FastCollateMixup on a list of (uint8 CHW array, label); mode as for ``timm``."""
     peer = _timm_mixup()
     mixer = peer.FastCollateMixup(1.0, 1.0, mode=mode, label_smoothing=smoothing, num_classes=classes)
-    give = _timm_draws(peer, mixer, plans)
+    given = _timm_draws(peer, mixer, plans)
 
     def step(samples: list[tuple[np.ndarray, int]], k: int) -> Any:
-        give(k)
-        return mixer(samples)
+        with given(k):
+            return mixer(samples)
 
     return step
 
 
-def _timm_draws(peer: Any, mixer: Any, plans: Sequence[mx.Plan]) -> Callable[[int], None]:
+def _timm_draws(peer: Any, mixer: Any, plans: Sequence[mx.Plan]) -> Callable[[int], AbstractContextManager[None]]:
     shares = [plan.lam for plan in plans]
     cuts = [bool(plan.rank) & (plan.opacity[:, 0] == 1) for plan in plans]
-    boxes = [[box_of(plan, int(row)) for row in np.flatnonzero(cut)] for plan, cut in zip(plans, cuts, strict=True)]
+    # Where λ is 1, timm leaves the row alone and asks for no box.
+    asked = [np.flatnonzero(cut & (share != 1)) for cut, share in zip(cuts, shares, strict=True)]
+    boxes = [[box_of(plan, int(row)) for row in rows] for plan, rows in zip(plans, asked, strict=True)]
 
-    def give(k: int) -> None:
+    def given(k: int) -> AbstractContextManager[None]:
         left = iter(boxes[k])
         mixer._params_per_batch = lambda: (float(shares[k][0]), bool(cuts[k][0]))
         mixer._params_per_elem = lambda n: (shares[k].copy(), cuts[k])
-        peer.cutmix_bbox_and_lam = lambda shape, lam, **options: (next(left), lam)
+        return lent(peer, "cutmix_bbox_and_lam", lambda shape, lam, **options: (next(left), lam))
 
-    return give
+    return given
 
 
 class Replay:
@@ -206,8 +200,8 @@ def timm_erasing(plans: Sequence[mx.Plan], mode: str, patch: int = 0) -> Step:
 
     def step(images: torch.Tensor, k: int) -> torch.Tensor:
         replays[k].rewind()
-        peer.random = replays[k]
-        return eraser(images)
+        with lent(peer, "random", replays[k]):
+            return eraser(images)
 
     return step
 

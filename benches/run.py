@@ -111,7 +111,7 @@ def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Throughput beside the peers.")
     parser.add_argument("--full", action="store_true", help="the whole matrix, not the headline only")
     parser.add_argument("--rows", help="names of rows, with commas; a name that ends in * takes all that start so")
-    parser.add_argument("--rounds", type=int, default=15, help="times each contender is timed (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=11, help="times each contender is timed (default %(default)s)")
     parser.add_argument("--allocator", choices=["both", *ALLOCATORS], default="both")
     parser.add_argument("--out", type=Path, help="the JSON; the report goes beside it")
     parser.add_argument("--tiny", action="store_true", help="on tiny arrays: shows that all runs, not how fast it is")
