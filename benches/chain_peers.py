@@ -47,8 +47,7 @@ def timm(plans: Sequence[mx.Plan], classes: int, dtype: torch.dtype, form: str, 
     """
     loading = peers.timm_loader()
     collate = peers.timm_collate(plans, classes, SMOOTHING, mode)
-    loader = loading.PrefetchLoader([], MEAN, STD, device=torch.device("cpu"), img_dtype=dtype, re_prob=1.0)
-    loader.random_erasing = None
+    loader = loading.PrefetchLoader([], MEAN, STD, device=torch.device("cpu"), img_dtype=dtype)
     erase = peers.timm_erasing(plans, "const", patch=1)
 
     def step(batch: Batch, k: int) -> Any:
