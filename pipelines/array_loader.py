@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Any
 from weakref import finalize
 
@@ -18,7 +18,7 @@ from mixops import MixTypeError, MixValueError
 from .collate import check_mixing
 from .keys import Keyed, KeyedBatchSampler
 from .passes import Passes
-from .row_arrays import BatchMaker, direct_sources, in_layout, open_rows
+from .row_arrays import BatchMaker, RowArray, direct_sources, in_layout, open_rows
 from .state import count
 
 
@@ -108,8 +108,7 @@ class ArrayLoader(Passes):
             )
         if pin_memory:
             _check_pinning(owner, framework)
-        for name, field in fields.items():
-            field.rows(in_layout(opened[name].plain, field))  # refuses a layout of another rank
+        _check_fields(opened, op, fields)
         self.threads = _cpus() if threads is None else count(owner, "threads", threads)
         self.prefetch = count(owner, "prefetch", prefetch)
         length = len(next(iter(opened.values())).plain)
@@ -171,14 +170,12 @@ class _Order:
 
     Args:
         indices: its rows, with the key.
-        training: is it to be mixed?
-        batch: waits for it, or makes it.
-        made: the batch to come; None: nobody makes it until it is waited for.
+        training: was it to be mixed when a thread was given it?
+        made: the batch to come from that thread; None: no thread has it.
     """
 
     indices: Keyed
-    training: bool
-    batch: Callable[[], Any]
+    training: bool = True
     made: Future[Any] | None = None
 
     def failed(self) -> bool:
@@ -206,15 +203,18 @@ class _Pass:
         owner = self._owner
         if self._indices is None:
             self._start()
-        self._renew()
         self._fill()
         if not self._orders:
             self._dismiss(wait=False)
             owner._end_pass(self._token)
             raise StopIteration
-        self._failing = True
-        batch = self._orders[0].batch()
-        self._failing = False
+        order = self._orders[0]
+        try:
+            batch = owner._maker(order.indices, owner.training) if order.made is None else order.made.result()
+        except Exception:
+            # The error knows this frame, and with it the pass: a pass that knew the error would close a circle.
+            order.made, self._failing = None, True
+            raise
         self._orders.popleft()  # only now: a wait that is interrupted loses nothing
         self._step += 1
         owner._delivered(self._token, self._step)
@@ -235,35 +235,29 @@ class _Pass:
         owner._begin_pass(self._token)
 
     def _fill(self) -> None:
-        """Ask for as many batches as may be waiting."""
+        """Ask for as many batches as may be waiting, and let threads make those that none of them has."""
         assert self._indices is not None
-        threads = self._owner.threads
-        while len(self._orders) < (threads + self._owner.prefetch if threads else 1):
-            indices = next(self._indices, None)
-            if indices is None:
-                return
-            self._orders.append(self._ordered(indices))
-
-    def _renew(self) -> None:
-        """Ask again for batches that are no more what is wanted, or that nobody makes any more."""
+        threads, training = self._owner.threads, self._owner.training
+        allowed = threads + self._owner.prefetch if threads else 1
+        missing = islice(self._indices, max(allowed - len(self._orders), 0))
+        self._orders += map(_Order, missing)
+        if not threads:
+            return
         forked = self._pid != os.getpid()
         if forked:
             self._crew, self._pid = None, os.getpid()
-        for i, order in enumerate(self._orders):
+        for order in self._orders:
             # Whoever was told of an error has had time to mend its cause, which others made ahead may have met too.
-            failed = self._failing and order.failed()
-            if forked or failed or order.training != self._owner.training:
-                self._orders[i] = self._ordered(order.indices)
+            stale = forked or order.training != training or (self._failing and order.failed())
+            if order.made is None or stale:
+                order.training, order.made = training, self._submit(order.indices, training)
+        self._failing = False
 
-    def _ordered(self, indices: Keyed) -> _Order:
-        maker, training, threads = self._owner._maker, self._owner.training, self._owner.threads
-        if not threads:
-            return _Order(indices, training, partial(maker, indices, training))
+    def _submit(self, indices: Keyed, training: bool) -> Future[Any]:
         if self._crew is None:
-            self._crew = ThreadPoolExecutor(threads, "mixops-loader")
+            self._crew = ThreadPoolExecutor(self._owner.threads, "mixops-loader")
             finalize(self, _send_home, self._crew, self._pid)
-        made = self._crew.submit(maker, indices, training)
-        return _Order(indices, training, made.result, made)
+        return self._crew.submit(self._owner._maker, indices, training)
 
     def _dismiss(self, wait: bool) -> None:
         if self._crew is not None:
@@ -286,6 +280,14 @@ def _shaped_like(arrays: Any) -> Callable[[dict[Any, Any]], Any]:
     else:
         return dict
     return lambda items: make(items.values())
+
+
+def _check_fields(arrays: Mapping[Any, RowArray], op: mx.Operator, fields: Mapping[Any, Any]) -> None:
+    """Refuse layouts of another rank and missing evidence now: one row shows both."""
+    row = {name: in_layout(array.plain[:1], fields.get(name)) for name, array in arrays.items()}
+    for name, field in fields.items():
+        mx.spec_of(row, {name: field})
+    mx.evidence_of(row, fields, op)
 
 
 def _check_pinning(owner: str, framework: str | None) -> None:
