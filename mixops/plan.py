@@ -270,7 +270,7 @@ class Plan:
         rows = rows if rows.size else rows.astype(np.int64)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise MixTypeError(f"on(rows): got {rows.dtype} of shape {rows.shape}, expected row numbers of the source")
-        self.validate(len(rows))
+        self.check_rows(len(rows))
         partner = np.where(
             self.partner < 0, self.partner, rows[np.maximum(self.partner, 0)] if len(rows) else self.partner
         )
