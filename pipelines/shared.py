@@ -179,7 +179,7 @@ def _path(pid: int, fd: int) -> str:
 
 def _lend(low: int, high: int) -> tuple[_Handle, int] | None:
     source = mx.pool.source
-    return source.lend(low, high) if isinstance(source, SharedBlocks) and high > low else None
+    return source.lend(low, high) if isinstance(source, SharedBlocks) else None
 
 
 def _reduce_tensor(tensor: Any) -> Any:
@@ -202,7 +202,7 @@ def _reduce_tensor(tensor: Any) -> Any:
 def _reduce_array(array: np.ndarray) -> Any:
     """How a queue pickles an array: by its handle if it lies in a block, else as NumPy does it."""
     low, high = np.lib.array_utils.byte_bounds(array)
-    lent = None if array.dtype.hasobject else _lend(low, high)
+    lent = None if array.dtype.hasobject or not array.size else _lend(low, high)
     if lent is None:
         return array.__reduce_ex__(4)
     handle, start = lent
