@@ -30,6 +30,8 @@ OP = mx.OneOf([mx.Mixup(ALPHA), mx.CutMix()]) | mx.RandomErasing()
 TO = mx.Output(LAYOUT, "float32", mean=MEAN, std=STD)
 #: Batches of an epoch: of ours, and of those that take ten times as long.
 MANY, FEW = 48, 8
+#: Most rounds: an epoch is a mean over many batches already.
+ROUNDS = 5
 CORES = 2
 #: Averages in float32 may be rounded in another order.
 ROUNDING = 1e-5
@@ -212,7 +214,7 @@ def _raced(
         tolerance=ROUNDING,
         notes=(TURNS, *notes),
     )
-    yield with_rates(raced(row, min(setup.rounds, 7), 2 if setup.tiny else MANY), rows, "img")
+    yield with_rates(raced(row, min(setup.rounds, ROUNDS), 2 if setup.tiny else MANY), rows, "img")
 
 
 def _many_threads(measure: Callable[[Setup], Iterator[dict[str, Any]]]) -> Callable[[Setup], Iterator[dict[str, Any]]]:
