@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,25 +34,36 @@ class Setup:
     rounds: int
     large: tuple[int, int] = (64, 224)
     small: tuple[int, int] = (256, 32)
-    boxes: int = 16
-    shares: int = 4
+    boxes: int = 8
+    shares: int = 2
     classes: int = 1000
 
     def spec(self, size: tuple[int, int]) -> mx.Spec:
         return mx.Spec(size[0], (size[1], size[1]))
 
+    @property
+    def tiny(self) -> bool:
+        """Is this only to show that all runs?"""
+        return self.large[1] <= 32
+
+
+def tiny(rounds: int) -> Setup:
+    """So little that a row takes a moment: shows that it runs, and that its contenders do the same work."""
+    return Setup(rounds, (4, 32), (4, 16), 2, 2, 30)
+
 
 @dataclass(frozen=True)
-class Floats:
-    """A rotation of float32 batches with their labels, the plans drawn for them, and memory for a result.
+class Tensors:
+    """A rotation of batches of tensors with their labels, the plans drawn for them, and memory for a result.
 
     Args:
-        batches: (images, labels), tensors.
+        batches: (images, labels), tensors; images have the axes b c h w whatever their order in memory.
         op: what draws the plans, plan k from the generator of seed k.
         plans: one for each draw.
         spec: of a batch.
         classes: of the labels.
         kept: memory for a result.
+        threads: how many ours may use.
     """
 
     batches: list[tuple[torch.Tensor, torch.Tensor]]
@@ -61,24 +72,44 @@ class Floats:
     spec: mx.Spec
     classes: int
     kept: torch.Tensor
+    threads: int = 1
 
     @classmethod
-    def of(cls, setup: Setup, size: tuple[int, int], op: mx.Operator, draws: int) -> Floats:
+    def of(
+        cls,
+        setup: Setup,
+        size: tuple[int, int],
+        op: mx.Operator,
+        draws: int,
+        dtype: str = "float32",
+        *,
+        channels_last: bool = False,
+        threads: int = 1,
+    ) -> Tensors:
         import torch
 
         rows, extent = size
-        classes = setup.classes if size == setup.large else setup.classes // 10
-        count = rotation(rows * 3 * extent * extent * 4)
+        classes = setup.classes if extent > 64 else max(setup.classes // 10, 2)
+        kind = getattr(torch, dtype)
+        count = rotation(rows * 3 * extent * extent * kind.itemsize)
         made = torch.Generator().manual_seed(0)
-        batches = [
-            (
-                torch.rand(rows, 3, extent, extent, generator=made),
-                torch.randint(classes, (rows,), generator=made),
-            )
-            for _ in range(count)
-        ]
+
+        def images() -> torch.Tensor:
+            shape = (rows, extent, extent, 3) if channels_last else (rows, 3, extent, extent)
+            if dtype == "uint8":
+                x = torch.randint(256, shape, generator=made, dtype=kind)
+            else:
+                x = torch.rand(shape, generator=made).to(kind)
+            return x.permute(0, 3, 1, 2) if channels_last else x
+
+        batches = [(images(), torch.randint(classes, (rows,), generator=made)) for _ in range(count)]
         spec = setup.spec(size)
-        return cls(batches, op, plans_of(op, spec, draws), spec, classes, torch.ones_like(batches[0][0]))
+        plans = plans_of(op, spec, draws)
+        return cls(batches, op, plans, spec, classes, torch.ones_like(batches[0][0]), threads)
+
+    def drawing(self, op: mx.Operator) -> Tensors:
+        """The same batches with another operator's plans, as many."""
+        return replace(self, op=op, plans=plans_of(op, self.spec, len(self.plans)))
 
     @property
     def bytes(self) -> int:
@@ -90,7 +121,7 @@ class Floats:
         def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
             images, labels = batch
             plan = self.op.draw(np.random.default_rng(k), self.spec)
-            mixed = mx.mix(images, plan, LAYOUT, out=images if in_place else self.kept)
+            mixed = mx.mix(images, plan, LAYOUT, out=images if in_place else self.kept, threads=self.threads)
             return mixed, mx.soft_targets(labels, plan, self.classes)
 
         return step
@@ -101,7 +132,7 @@ class Floats:
         def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
             images = batch[0]
             out = images if in_place else None if fresh else self.kept
-            return mx.mix(images, plans[k], LAYOUT, out=out)
+            return mx.mix(images, plans[k], LAYOUT, out=out, threads=self.threads)
 
         return step
 
@@ -136,9 +167,20 @@ def plans_of(op: mx.Operator, spec: mx.Spec, draws: int) -> list[mx.Plan]:
     return plans  # type: ignore[return-value]
 
 
+def pasted(plans: Sequence[mx.Plan], channels: int, itemsize: int) -> float:
+    """Bytes inside the boxes of a plan, mean over the plans."""
+    cells = [(p.box[..., 1::2] - p.box[..., 0::2]).prod(-1).sum() for p in plans]
+    return float(np.mean(cells)) * channels * itemsize
+
+
 def off(result: Any, expected: Any) -> float:
-    """Largest difference of two arrays."""
-    return float(np.abs(np.asarray(result, np.float64) - np.asarray(expected, np.float64)).max())
+    """Largest difference of two arrays or tensors."""
+    return float(np.abs(_wide(result) - _wide(expected)).max())
+
+
+def _wide(x: Any) -> np.ndarray:
+    # A tensor says its own way to float64: NumPy cannot read bfloat16.
+    return x.double().numpy() if hasattr(x, "double") else np.asarray(x, np.float64)
 
 
 def shape_of(size: tuple[int, int]) -> str:

@@ -47,12 +47,14 @@ class Contender:
         step: called with an input and the number of a draw; its result is dropped.
         ours: True for mixops.
         check: largest difference of its result from what it should be; None where there is nothing to compare.
+        moved: bytes that it reads and writes, where they are others than the row's.
     """
 
     name: str
     step: Callable[[Any, int], Any]
     ours: bool = False
     check: Callable[[], float] | None = None
+    moved: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Ratio:
     """The time of one contender over that of another, and what it should be.
 
     Args:
-        over: the contender whose time is divided.
+        over: the contender whose time is divided; "copy" and "floor" are contenders too.
         by: the one it is divided by.
         at_least: least ratio aimed at, None for none.
         at_most: largest ratio aimed at, None for none.
@@ -207,6 +209,7 @@ def summary(row: Row, seconds: dict[str, np.ndarray], differences: dict[str, flo
         clean = (seconds["copy"] <= BAND * middle) & (seconds["copy"] >= middle / BAND)
     kept = {name: times[clean] for name, times in seconds.items()}
     ours = {c.name: c.ours for c in row.contenders}
+    moved = {c.name: c.moved for c in row.contenders if c.moved is not None} | {"copy": 2 * row.result}
     entries = []
     for name, times in kept.items():
         entry = {
@@ -218,7 +221,7 @@ def summary(row: Row, seconds: dict[str, np.ndarray], differences: dict[str, flo
             "gb_per_s": None,
             "difference": differences.get(name),
         }
-        bytes_moved = 2 * row.result if name == "copy" else row.moved
+        bytes_moved = moved.get(name, row.moved)
         if bytes_moved:
             entry["gb_per_s"] = bytes_moved / float(np.median(times)) / 1e9
         entries.append(entry)
@@ -241,6 +244,7 @@ def summary(row: Row, seconds: dict[str, np.ndarray], differences: dict[str, flo
         "result_bytes": row.result,
         "contenders": entries,
         "lines": lines,
+        "curves": [],
         "notes": list(row.notes),
     }
 

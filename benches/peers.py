@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -64,7 +66,33 @@ def _timm_erasing() -> Any:
 
 
 @cache
-def _torchvision() -> Any:
+def timm_loader() -> Any:
+    """timm.data.loader."""
+
+    def load() -> Any:
+        from timm.data import loader
+
+        return loader
+
+    return _quietly(load)
+
+
+@cache
+def kornia_augmentation() -> Any:
+    """kornia.augmentation."""
+
+    def load() -> Any:
+        import kornia.augmentation
+
+        return kornia.augmentation
+
+    return _quietly(load)
+
+
+@cache
+def torchvision_v2() -> Any:
+    """torchvision.transforms.v2."""
+
     def load() -> Any:
         from torchvision.transforms import v2  # type: ignore[import-untyped]
 
@@ -84,41 +112,57 @@ def own_share(plan: mx.Plan) -> float:
     return float(plan.lam[0])
 
 
-def timm(plans: Sequence[mx.Plan], classes: int) -> Step:
-    """timm's Mixup in batch mode, in place, on (images, labels): Mixup for whole-row plans, else CutMix."""
+@contextmanager
+def lent(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give an object an attribute for a while: what a peer draws elsewhere in this process stays its own."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
+
+
+def timm(plans: Sequence[mx.Plan], classes: int, mode: str = "batch") -> Step:
+    """timm's Mixup in place on (images, labels); mode "elem" follows each row of a plan, "batch" the first."""
     peer = _timm_mixup()
-    mixer = peer.Mixup(1.0, 1.0, mode="batch", label_smoothing=0.0, num_classes=classes)
-    give = _timm_draws(peer, mixer, plans)
+    mixer = peer.Mixup(1.0, 1.0, mode=mode, label_smoothing=0.0, num_classes=classes)
+    given = _timm_draws(peer, mixer, plans)
 
     def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
-        give(k)
-        return mixer(*batch)
+        with given(k):
+            return mixer(*batch)
 
     return step
 
 
-def timm_collate(plans: Sequence[mx.Plan], classes: int) -> Step:
-    """timm's FastCollateMixup in batch mode on a list of (uint8 CHW array, label)."""
+def timm_collate(plans: Sequence[mx.Plan], classes: int, smoothing: float = 0.0, mode: str = "batch") -> Step:
+    """timm's FastCollateMixup on a list of (uint8 CHW array, label); mode as for ``timm``."""
     peer = _timm_mixup()
-    mixer = peer.FastCollateMixup(1.0, 1.0, mode="batch", label_smoothing=0.0, num_classes=classes)
-    give = _timm_draws(peer, mixer, plans)
+    mixer = peer.FastCollateMixup(1.0, 1.0, mode=mode, label_smoothing=smoothing, num_classes=classes)
+    given = _timm_draws(peer, mixer, plans)
 
     def step(samples: list[tuple[np.ndarray, int]], k: int) -> Any:
-        give(k)
-        return mixer(samples)
+        with given(k):
+            return mixer(samples)
 
     return step
 
 
-def _timm_draws(peer: Any, mixer: Any, plans: Sequence[mx.Plan]) -> Callable[[int], None]:
-    drawn = [(own_share(plan), bool(plan.rank), box_of(plan) if plan.rank else None) for plan in plans]
+def _timm_draws(peer: Any, mixer: Any, plans: Sequence[mx.Plan]) -> Callable[[int], AbstractContextManager[None]]:
+    shares = [plan.lam for plan in plans]
+    cuts = [bool(plan.rank) & (plan.opacity[:, 0] == 1) for plan in plans]
+    # Where λ is 1, timm leaves the row alone and asks for no box.
+    asked = [np.flatnonzero(cut & (share != 1)) for cut, share in zip(cuts, shares, strict=True)]
+    boxes = [[box_of(plan, int(row)) for row in rows] for plan, rows in zip(plans, asked, strict=True)]
 
-    def give(k: int) -> None:
-        lam, cuts, box = drawn[k]
-        mixer._params_per_batch = lambda: (lam, cuts)
-        peer.cutmix_bbox_and_lam = lambda shape, lam, **options: (box, lam)
+    def given(k: int) -> AbstractContextManager[None]:
+        left = iter(boxes[k])
+        mixer._params_per_batch = lambda: (float(shares[k][0]), bool(cuts[k][0]))
+        mixer._params_per_elem = lambda n: (shares[k].copy(), cuts[k])
+        return lent(peer, "cutmix_bbox_and_lam", lambda shape, lam, **options: (next(left), lam))
 
-    return give
+    return given
 
 
 class Replay:
@@ -156,15 +200,15 @@ def timm_erasing(plans: Sequence[mx.Plan], mode: str, patch: int = 0) -> Step:
 
     def step(images: torch.Tensor, k: int) -> torch.Tensor:
         replays[k].rewind()
-        peer.random = replays[k]
-        return eraser(images)
+        with lent(peer, "random", replays[k]):
+            return eraser(images)
 
     return step
 
 
 def torchvision(plans: Sequence[mx.Plan], classes: int) -> Step:
     """torchvision's MixUp (whole-row plans) or CutMix on (images, labels); its partner is always the row before."""
-    v2 = _torchvision()
+    v2 = torchvision_v2()
     given: dict[str, Any] = {}
     mixer = (v2.CutMix if plans[0].rank else v2.MixUp)(num_classes=classes)
     mixer.make_params = lambda flat_inputs: given
@@ -186,24 +230,19 @@ def torchvision(plans: Sequence[mx.Plan], classes: int) -> Step:
 def kornia_mixup() -> Step:
     """kornia's RandomMixUpV2 on (images, labels), with its own draws."""
 
-    def load() -> Any:
-        import kornia.augmentation
-
-        return kornia.augmentation.RandomMixUpV2(p=1.0, data_keys=["input", "class"])
-
-    mixer = _quietly(load)
+    mixer = kornia_augmentation().RandomMixUpV2(p=1.0, data_keys=["input", "class"])
     return lambda batch, k: mixer(*batch)
+
+
+def _blend(x: torch.Tensor, lam: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+    mixed = lam * x + (1 - lam) * x[partner]
+    return mixed if x.dtype.is_floating_point else mixed.round().to(x.dtype)
 
 
 def expression(plans: Sequence[mx.Plan]) -> Step:
     """Mixup of images as one line of torch."""
     drawn = _tensors(plans)
-
-    def step(images: torch.Tensor, k: int) -> torch.Tensor:
-        lam, partner = drawn[k]
-        return lam * images + (1 - lam) * images[partner]
-
-    return step
+    return lambda images, k: _blend(images, *drawn[k])
 
 
 def compiled_mixup(plans: Sequence[mx.Plan], out: torch.Tensor | None) -> Step:
@@ -217,16 +256,16 @@ def compiled_mixup(plans: Sequence[mx.Plan], out: torch.Tensor | None) -> Step:
         return lam * x + (1 - lam) * x[partner]
 
     if out is None:
-        compiled = _compiled(fresh)
-        return lambda images, k: compiled(images, *drawn[k])
-    compiled_into = _compiled(into)
-    return lambda images, k: compiled_into(out, images, *drawn[k])
+        fused = compiled(fresh)
+        return lambda images, k: fused(images, *drawn[k])
+    fused_into = compiled(into)
+    return lambda images, k: fused_into(out, images, *drawn[k])
 
 
 def compiled_cutmix(plans: Sequence[mx.Plan], out: torch.Tensor) -> Step:
     """CutMix as a select over all pixels through torch.compile, into ``out``."""
     drawn = [
-        (torch.from_numpy(p.partner[:, 0].astype(np.int64)), *_edges(torch.tensor(box_of(p)), *p.shape)) for p in plans
+        (torch.from_numpy(p.partner[:, 0].astype(np.int64)), *edges(torch.tensor(box_of(p)), *p.shape)) for p in plans
     ]
 
     def into(
@@ -234,13 +273,18 @@ def compiled_cutmix(plans: Sequence[mx.Plan], out: torch.Tensor) -> Step:
     ) -> torch.Tensor:
         return out.copy_(torch.where(rows[:, None] & columns, x[partner], x))
 
-    compiled = _compiled(into)
-    return lambda images, k: compiled(out, images, *drawn[k])
+    fused = compiled(into)
+    return lambda images, k: fused(out, images, *drawn[k])
 
 
-def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """torch.compile for fixed shapes and as many threads as torch has now."""
+    # Code of its own: torch counts compilations by code object, and runs uncompiled from the ninth on.
+    own = FunctionType(
+        function.__code__.replace(), function.__globals__, function.__name__, closure=function.__closure__
+    )
     # The number of threads is baked into the code: said here, code made for another number is not taken for ours.
-    return torch.compile(function, dynamic=False, options={"cpp.threads": torch.get_num_threads()})
+    return torch.compile(own, dynamic=False, options={"cpp.threads": torch.get_num_threads()})
 
 
 def _tensors(plans: Sequence[mx.Plan]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -248,81 +292,8 @@ def _tensors(plans: Sequence[mx.Plan]) -> list[tuple[torch.Tensor, torch.Tensor]
     return [(torch.tensor(own_share(p)), torch.from_numpy(p.partner[:, 0].astype(np.int64))) for p in plans]
 
 
-def _edges(box: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def edges(box: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(..., 4) boxes to the rows, (..., height) bool, and the columns, (..., width), that they cover."""
     rows, columns = torch.arange(height), torch.arange(width)
     top, bottom, left, right = box[..., None].unbind(-2)
     return (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
-
-
-class Chain:
-    """uint8 samples to a CutMixed, cut out, normalised float32 NCHW batch, three ways.
-
-    Args:
-        plans: patch 0 pastes one box a batch, patch 1 paints one hole a row.
-        mean, std: one for each channel, in units of [0, 1]; holes are 0 after normalising.
-        classes: of the labels.
-    """
-
-    def __init__(self, plans: Sequence[mx.Plan], mean: Sequence[float], std: Sequence[float], classes: int) -> None:
-        self.plans, self.classes = plans, classes
-        self.mean, self.std = (torch.tensor(v).view(-1, 1, 1) for v in (mean, std))
-        self.partner = [torch.from_numpy(p.partner[:, 0].astype(np.int64)) for p in plans]
-        self.cut = [box_of(p) for p in plans]
-        self.holes = [[box_of(p, row, 1) for row in range(p.n)] for p in plans]
-
-    def plain(self) -> Step:
-        """What a careful person writes in torch, on (uint8 NHWC tensor, labels)."""
-
-        def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
-            images, labels = batch
-            x = images.permute(0, 3, 1, 2).contiguous().float().div_(255).sub_(self.mean).div_(self.std)
-            (top, bottom, left, right), partner, lam = self.cut[k], self.partner[k], own_share(self.plans[k])
-            x[:, :, top:bottom, left:right] = x[partner, :, top:bottom, left:right]
-            for i, (top, bottom, left, right) in enumerate(self.holes[k]):
-                x[i, :, top:bottom, left:right] = 0
-            y = torch.nn.functional.one_hot(labels, self.classes).float()
-            return x, lam * y + (1 - lam) * y[partner]
-
-        return step
-
-    def compiled(self, out: torch.Tensor) -> Step:
-        """One fused kernel from a uint8 NHWC tensor into ``out``; images only.
-
-        The fastest of nine ways to write it that were tried: with masks from comparisons inside the kernel, or holes by
-        ``torch.where``, the generated code leaves its vectors and takes up to seven times as long.
-        """
-        scale, shift = 1 / (255 * self.std), self.mean / self.std
-        height, width = self.plans[0].shape
-        edges = [
-            (*_edges(torch.tensor(cut), height, width), *_edges(torch.tensor(holes), height, width))
-            for cut, holes in zip(self.cut, self.holes, strict=True)
-        ]
-
-        def into(
-            out: torch.Tensor,
-            images: torch.Tensor,
-            partner: torch.Tensor,
-            cut_rows: torch.Tensor,
-            cut_columns: torch.Tensor,
-            hole_rows: torch.Tensor,
-            hole_columns: torch.Tensor,
-        ) -> torch.Tensor:
-            x = images.permute(0, 3, 1, 2)
-            mixed = torch.where(cut_rows[:, None] & cut_columns, x[partner].float(), x.float())
-            holes = hole_rows.float()[:, None, :, None] * hole_columns.float()[:, None, None, :]
-            return out.copy_((mixed * scale - shift) * (1 - holes))
-
-        fused = _compiled(into)
-        return lambda images, k: fused(out, images, self.partner[k], *edges[k])
-
-    def timm(self) -> Step:
-        """timm's collate, normalising as its prefetcher does, and its erasing, on a list of (uint8 CHW view, label)."""
-        collate, erase = timm_collate(self.plans, self.classes), timm_erasing(self.plans, "const", patch=1)
-        mean, std = self.mean * 255, self.std * 255
-
-        def step(samples: list[tuple[np.ndarray, int]], k: int) -> Any:
-            images, targets = collate(samples, k)
-            return erase(images.float().sub_(mean).div_(std), k), targets
-
-        return step

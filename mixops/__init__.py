@@ -7,6 +7,7 @@ from .errors import MixError, MixTypeError, MixValueError
 from .execute import mix, preload
 from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
 from .fills import Fill, Fills
+from .memory import Pool, PoolStats, pool
 from .ops import Chain, CutMix, Cutout, Mixup, OneOf, Operator, RandomErasing, Sometimes
 from .output import Output
 from .plan import Plan
@@ -37,6 +38,8 @@ __all__ = [
     "Output",
     "Plan",
     "PlanSequence",
+    "Pool",
+    "PoolStats",
     "RandomErasing",
     "Sometimes",
     "Spec",
@@ -47,6 +50,7 @@ __all__ = [
     "operators",
     "pair_targets",
     "parse_op",
+    "pool",
     "preload",
     "presets",
     "soft_targets",

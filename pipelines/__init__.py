@@ -4,6 +4,7 @@
 """
 
 from .adapters import ArrayDataset, arrays, from_huggingface, from_torchvision
+from .array_loader import ArrayLoader
 from .collate import MixCollator, numpy_collate
 from .keys import BatchKey, Keyed, KeyedBatchSampler, KeyedDataset, keyed
 from .loader import MixLoader
@@ -12,6 +13,7 @@ from .stages import PerSample
 
 __all__ = [
     "ArrayDataset",
+    "ArrayLoader",
     "BatchKey",
     "ImageFolder",
     "Keyed",

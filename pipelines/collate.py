@@ -12,6 +12,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError, streams
 
 from .keys import BatchKey
+from .shared import share_results
 
 
 class MixCollator:
@@ -73,6 +74,7 @@ class MixCollator:
                 "batch_sampler=KeyedBatchSampler(...), collate_fn=MixCollator(...)), with keyed() outermost; or leave "
                 "the loader as it is and wrap it in MixLoader"
             )
+        share_results()
         batch = self.collate(list(samples)) if self.collate else collate_for_mixing(samples, self.fields)
         plan = draw_plan(batch, self.op, self.fields, self.seed, key, training=self.training)
         return mix_with_plan(batch, plan, self.fields, self.plan_key, to=self.to)

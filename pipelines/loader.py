@@ -11,10 +11,11 @@ from mixops import MixTypeError, MixValueError
 
 from .collate import check_mixing, draw_plan, mix_with_plan
 from .keys import BatchKey, KeyedBatchSampler, process_place
-from .state import VERSION, check_state, count, described
+from .passes import Passes
+from .state import VERSION, check_state, described
 
 
-class MixLoader:
+class MixLoader(Passes):
     """Iterate over a loader and mix every batch; the plan depends on (seed, epoch, step, rank) alone.
 
     Every pass is the next epoch, from 0; it begins when its first batch is asked for. The loader's own ``set_epoch``,
@@ -69,23 +70,10 @@ class MixLoader:
                 "loader, a list, or an object whose __iter__ starts anew"
             )
         check_mixing("MixLoader", op, fields, seed, to)
+        super().__init__(training)
         self.loader, self.op, self.fields, self.seed = loader, op, dict(fields), seed
-        self.training, self.plan_key, self.to = training, plan_key, dict(to or {})
-        self._epoch, self._step = 0, 0
-        # A running pass owns the place until it ends or another one begins. It is known by a token: a reference to it
-        # would close a circle, and workers that only the garbage collector ends find their queues closed and hang.
-        self._running: object | None = None
+        self.plan_key, self.to = plan_key, dict(to or {})
         self._restored = False
-
-    @property
-    def epoch(self) -> int:
-        """Epoch of the next batch."""
-        return self._epoch
-
-    @property
-    def step(self) -> int:
-        """Number, within its epoch, of the next batch: so many have been delivered."""
-        return self._step
 
     def __repr__(self) -> str:
         words = [described(self.loader), repr(self.op), repr(self.fields), f"seed={self.seed}"]
@@ -103,25 +91,6 @@ class MixLoader:
 
     def __iter__(self) -> Iterator[Any]:
         return _Pass(self)
-
-    def train(self, training: bool = True) -> MixLoader:
-        """Mix from the next batch on (or, with False, do not); returns the loader."""
-        self.training = training
-        return self
-
-    def eval(self) -> MixLoader:
-        """Leave batches unmixed from the next one on, labels in the same form as in training; returns the loader."""
-        return self.train(False)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Let the next pass be this epoch, from its start; a place loaded within this very epoch is kept.
-
-        Raises:
-            MixError: if epoch is no whole number of 0 or more.
-        """
-        epoch = count("MixLoader", "epoch", epoch)
-        if self._running is not None or self._epoch != epoch:
-            self._epoch, self._step, self._running, self._restored = epoch, 0, None, False
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the next batch that was not delivered yet; plain JSON values (plus the loader's own state, if
@@ -162,7 +131,7 @@ class MixLoader:
             sampler.load_state_dict(state["sampler"])
         elif part is not None:
             self.loader.load_state_dict(state["loader"])
-        self._epoch, self._step, self._running = epoch, step, None
+        self._put(epoch, step)
         self._restored = kind == "stateful"
 
     # -- the loader underneath -----------------------------------------------------------------------------------
@@ -187,8 +156,12 @@ class MixLoader:
             "batch_size, seed=..., shuffle=True)), or torchdata's StatefulDataLoader"
         )
 
-    def _begin(self, running: object) -> tuple[Iterator[Any], int]:
-        """Start the loader's pass: its iterator, and how many batches, delivered before, it will bring again."""
+    def _put(self, epoch: int, step: int) -> None:
+        super()._put(epoch, step)
+        self._restored = False
+
+    def _source(self) -> tuple[Iterator[Any], int]:
+        """The loader's iterator for the pass that begins, and how many batches, delivered before, it brings again."""
         sampler, skip = self._sampler(), 0
         if sampler is not None:
             sampler.seek(self._epoch, self._step)
@@ -196,7 +169,7 @@ class MixLoader:
             _tell_epoch(self.loader, self._epoch)
             skip = self._step
         source = iter(self.loader)
-        self._running, self._restored = running, False
+        self._restored = False
         return source, skip
 
     def _rank(self) -> int:
@@ -227,21 +200,19 @@ class _Pass:
             batch = next(self._source)
         except StopIteration:
             self._step -= 1
-            if owner._running is self._token:
-                owner._epoch, owner._step, owner._running = self._epoch + 1, 0, None
+            owner._end_pass(self._token)
             raise
         plan = draw_plan(batch, owner.op, owner.fields, owner.seed, key, training=owner.training)
         mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key, to=owner.to)
-        if owner._running is self._token:
-            owner._step = self._step
+        owner._delivered(self._token, self._step)
         return mixed
 
     def _start(self) -> None:
         owner = self._owner
-        if owner._running is not None:  # a pass was left in the middle: this one is the next epoch
-            owner._epoch, owner._step = owner._epoch + 1, 0
-        self._epoch, self._step, self._rank = owner._epoch, owner._step, owner._rank()
-        self._source, skip = owner._begin(self._token)
+        self._rank = owner._rank()
+        self._epoch, self._step = owner._next_place()
+        self._source, skip = owner._source()
+        owner._begin_pass(self._token)
         for _ in range(skip):
             next(self._source, None)
 

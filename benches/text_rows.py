@@ -1,0 +1,349 @@
+"""Rows on text: token spans and single words moved by plans, hidden states blended, attention masks joined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import text_peers
+import torch
+from batches import Setup, off, plans_of
+from harness import Contender, Ratio, Row, measure, rotation
+from rates import with_rates
+
+import mixops as mx
+
+#: Share of a row's ordinary tokens that a span replaces.
+SPAN = 0.1
+#: Words that are swapped or deleted in each sentence.
+WORDS = 2
+PAD = 0
+#: Averages in float32 may be rounded in another order.
+ROUNDING = 1e-6
+LATER = "there is no nearest-token row: no operator searches for tokens yet"
+
+
+# -- spans -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token rows: ids with a special token at both ends, lengths, partners, and a score of every token."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    partner: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def of(cls, rows: int, length: int, seed: int) -> Tokens:
+        rng = np.random.default_rng(seed)
+        lengths = rng.integers(length // 4, length + 1, rows)
+        ids = rng.integers(1000, 30000, (rows, length))
+        ids[:, 0] = 101
+        ids[np.arange(rows), lengths - 1] = 102
+        ids[np.arange(length) >= lengths[:, None]] = PAD
+        return cls(ids, lengths, rng.permutation(rows), rng.random((rows, length), np.float32))
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.from_numpy(a) for a in (self.ids, self.lengths, self.partner, self.scores))
+
+
+def span_plan(tokens: Tokens) -> mx.Plan:
+    """The least telling span of every row gives way to the most telling one, as long, of its partner."""
+    rows, length = tokens.ids.shape
+    ordinary = tokens.lengths - 2
+    size = np.maximum((SPAN * ordinary).astype(np.int64), 1)
+    fits = (size <= ordinary) & (size <= ordinary[tokens.partner])
+    sums = np.zeros((rows, length + 1))
+    np.cumsum(tokens.scores, 1, np.float64, out=sums[:, 1:])
+
+    def means(lines: np.ndarray, lengths: np.ndarray, else_: float) -> np.ndarray:
+        starts = np.arange(length)
+        stops = np.minimum(starts + size[:, None], length)
+        inside = (starts >= 1) & (starts + size[:, None] <= lengths[:, None] - 1)
+        return np.where(inside, np.take_along_axis(lines, stops, 1) - lines[:, :-1], else_)
+
+    own = means(sums, tokens.lengths, np.inf).argmin(1)
+    theirs = means(sums[tokens.partner], tokens.lengths[tokens.partner], -np.inf).argmax(1)
+    size, ones = np.where(fits, size, 0), np.ones((rows, 1), np.float32)
+    box, donor = (np.stack([start, start + size], -1)[:, None] for start in (own, theirs))
+    weight = (size / np.maximum(ordinary, 1))[:, None].astype(np.float32)
+    return mx.Plan(np.arange(rows), tokens.partner[:, None], box, donor, ones, weight, shape=(length,))
+
+
+def spans(setup: Setup, rows: int, length: int) -> Iterator[dict[str, Any]]:
+    """Spans chosen by a given score and pasted, as SSMix does between its passes through the model."""
+    batches = [Tokens.of(rows, length, seed) for seed in range(16)]
+    inputs = [(tokens, tokens.tensors, span_plan(tokens)) for tokens in batches]
+    kept = np.ones_like(batches[0].ids)
+
+    def whole(given: Any, k: int) -> Any:
+        plan = span_plan(given[0])
+        return mx.mix(given[0].ids, plan, "b t", "discrete"), 1 - plan.lam
+
+    steps: dict[str, Callable[[Any, int], Any]] = {
+        "loop over the rows, torch": lambda given, k: text_peers.spans_by_loop(*given[1], SPAN),
+        "loop-free torch": lambda given, k: text_peers.spans_at_once(*given[1], SPAN),
+        "mixops, spans chosen in NumPy": whole,
+        "mixops, plan given": lambda given, k: mx.mix(given[0].ids, given[2], "b t", "discrete", out=kept),
+    }
+
+    def check(step: Callable[[Any, int], Any]) -> float:
+        def difference(given: Any) -> float:
+            ids, share = text_peers.spans_by_loop(*given[1], SPAN)
+            result = step(given, 0)
+            if not isinstance(result, tuple):
+                return off(result, ids)
+            return max(off(result[0], ids), off(result[1], share))
+
+        return max(difference(given) for given in inputs)
+
+    loop, free, ours, ready = steps
+    row = Row(
+        f"spans-{rows}x{length}",
+        f"each row's least telling span gives way to its partner's most telling one, int64 ids ({rows}, {length})",
+        inputs,
+        10,
+        [Contender(name, step, name.startswith("mixops"), partial(check, step)) for name, step in steps.items()],
+        [Ratio(loop, ours), Ratio(free, ours), Ratio(ours, ready)],
+        tolerance=ROUNDING,
+        notes=(
+            "the score of every token is given, as SSMix gets it from the model",
+            "ours ranks the windows in NumPy here and builds the Plan by hand, so every array is checked: an operator "
+            "that draws such plans is a later step",
+            LATER,
+        ),
+    )
+    yield with_rates(measure(row, setup.rounds), rows, "sequences")
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def swap_plan(rng: np.random.Generator, lengths: np.ndarray, length: int) -> mx.Plan:
+    """Two disjoint pairs of neighbours of each row change places: every token is pasted from its own row."""
+    draws = rng.random((2, len(lengths)))
+    first = (draws[0] * (lengths - 3)).astype(np.int64)
+    second = first + 2 + (draws[1] * (lengths - 3 - first)).astype(np.int64)
+    to = np.stack([first, first + 1, second, second + 1], 1)
+    come = np.stack([first + 1, first, second + 1, second], 1)
+    return _within(np.stack([to, to + 1], -1), np.stack([come, come + 1], -1), length)
+
+
+def delete_plan(rng: np.random.Generator, lengths: np.ndarray, length: int) -> mx.Plan:
+    """Two tokens of each row go: what follows moves up within its row, and fills take the places left at the end."""
+    draws = rng.random((2, len(lengths)))
+    first = (draws[0] * (lengths - 1)).astype(np.int64)
+    second = first + 1 + (draws[1] * (lengths - 1 - first)).astype(np.int64)
+    box = np.stack([first, second - 1, second - 1, lengths - 2, lengths - 2, lengths], 1).reshape(-1, 3, 2)
+    donor = np.stack([first + 1, second, second + 1, lengths, lengths - 2, lengths], 1).reshape(-1, 3, 2)
+    return _within(box, donor, length, fills=1)
+
+
+def _within(box: np.ndarray, donor: np.ndarray, length: int, fills: int = 0) -> mx.Plan:
+    rows, patches = box.shape[:2]
+    base = np.arange(rows)
+    partner = np.repeat(base[:, None], patches, 1)
+    partner[:, patches - fills :] = -1
+    share = np.ones((rows, patches), np.float32)
+    return mx.Plan(base, partner, box, donor, share, np.zeros_like(share), shape=(length,))
+
+
+def words(setup: Setup, rows: int) -> Iterator[dict[str, Any]]:
+    """Two words of every sentence swapped, or two deleted: on strings, on lists of words, and on ids by a plan."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(15, 26, rows)
+    length = int(lengths.max())
+    sentences = text_peers.sentences(rng, lengths)
+    split = [sentence.split() for sentence in sentences]
+    ids = np.where(np.arange(length) < lengths[:, None], rng.integers(1000, 30000, (rows, length)), PAD)
+    tokens = [row[:n].tolist() for row, n in zip(ids, lengths, strict=True)]
+    ours, done = {"swap": swap_plan, "delete": delete_plan}, {"swap": "swapped", "delete": "deleted"}
+    for action, draw in ours.items():
+        augment = text_peers.nlpaug_words(action, WORDS)
+        by_hand = text_peers.BY_HAND[action]
+
+        def by_plan(x: Any, k: int, draw: Any = draw) -> np.ndarray:
+            plan = draw(np.random.default_rng(k), lengths, length)
+            return mx.mix(ids, plan, "b t", "discrete", fill=PAD if plan.facts.paints else None)
+
+        # What each does, how its result reads as lists of words, and what it was given.
+        steps: dict[str, tuple[Callable[[Any, int], Any], Callable[[Any], Any], Any]] = {
+            f"nlpaug RandomWordAug, {action}, strings": (
+                lambda x, k, augment=augment: augment(sentences),
+                lambda rows: [sentence.lower().split() for sentence in rows],  # nlpaug capitalises what comes first
+                split,
+            ),
+            "plain Python, lists of words": (
+                lambda x, k, by_hand=by_hand: [by_hand(row, WORDS) for row in split],
+                lambda rows: rows,
+                split,
+            ),
+            "mixops, ids, plan built by hand": (by_plan, lambda ids: [row[row != PAD].tolist() for row in ids], tokens),
+        }
+        row = Row(
+            f"words-{action}",
+            f"{WORDS} words of every sentence {done[action]}, {rows} sentences of 15 to 25 words",
+            [None],
+            10,
+            [
+                Contender(name, step, name.startswith("mixops"), partial(_misdone, step, read, given, action))
+                for name, (step, read, given) in steps.items()
+            ],
+            [Ratio(name, "mixops, ids, plan built by hand") for name in steps if not name.startswith("mixops")],
+            notes=(
+                "not the same input: nlpaug takes strings, splits and joins them; ours takes ids that a tokeniser has "
+                "made; a swap is two pastes within a row, a deletion moves what follows",
+            ),
+        )
+        yield with_rates(measure(row, setup.rounds), rows, "sequences")
+
+
+def _misdone(
+    step: Callable[[Any, int], Any], read: Callable[[Any], Any], given: Sequence[Sequence[Any]], action: str
+) -> float:
+    """How many rows are not what swapping or deleting two words can make of them; all, if nothing was done at all."""
+    pairs = list(zip(read(step(None, 0)), given, strict=True))
+    if all(list(new) == list(old) for new, old in pairs):
+        return float(len(pairs))
+    return float(sum(not _possible(new, old, action) for new, old in pairs))
+
+
+def _possible(new: Sequence[Any], old: Sequence[Any], action: str) -> bool:
+    if action == "swap":
+        return sorted(new) == sorted(old)
+    rest = iter(old)
+    return len(new) == len(old) - WORDS and all(word in rest for word in new)
+
+
+# -- hidden states and masks -------------------------------------------------------------------------------------------
+
+
+def hidden(setup: Setup, *, learn: bool) -> Iterator[dict[str, Any]]:
+    """Hidden states of every row blended with its partner's, forward, or forward and backward."""
+    shape = (4, 8, 16) if setup.tiny else (32, 128, 768)
+    op, spec = mx.Mixup(0.4), mx.Spec(shape[0])
+    plans = plans_of(op, spec, setup.shares)
+    drawn = [(float(p.lam[0]), torch.from_numpy(p.partner[:, 0].astype(np.int64))) for p in plans]
+    made = torch.Generator().manual_seed(0)
+    size = int(np.prod(shape)) * 4
+    states = [torch.randn(shape, generator=made).requires_grad_(learn) for _ in range(rotation(size))]
+    slope, kept = torch.randn(shape, generator=made), torch.ones(shape)
+
+    def expression(h: torch.Tensor, k: int) -> torch.Tensor:
+        lam, partner = drawn[k]
+        return lam * h + (1 - lam) * h[partner]
+
+    def lerp(h: torch.Tensor, k: int) -> torch.Tensor:
+        lam, partner = drawn[k]
+        return torch.lerp(h[partner], h, lam)
+
+    steps: dict[str, Callable[[Any, int], Any]] = {
+        "torch expression": expression,
+        "torch.lerp": lerp,
+        "mixops": lambda h, k: mx.mix(h, plans[k], "b t d"),
+    }
+    if not learn:
+        steps["mixops, kept output"] = lambda h, k: mx.mix(h, plans[k], "b t d", out=kept)
+
+    def through(step: Callable[[Any, int], Any]) -> Callable[[Any, int], Any]:
+        def both(h: torch.Tensor, k: int) -> torch.Tensor:
+            h.grad = None
+            step(h, k).backward(slope)
+            assert h.grad is not None
+            return h.grad
+
+        return both if learn else step
+
+    def check(step: Callable[[Any, int], Any]) -> float:
+        k = len(plans) - 1
+        return off(through(step)(states[0], k).detach(), through(expression)(states[0], k).detach())
+
+    row = Row(
+        "hidden-backward" if learn else "hidden",
+        f"float32 hidden states {shape} blended, {'forward and backward' if learn else 'forward'}",
+        states,
+        len(plans),
+        [
+            Contender(name, through(step), name.startswith("mixops"), partial(check, step))
+            for name, step in steps.items()
+        ],
+        [Ratio("torch expression", "mixops"), Ratio("torch.lerp", "mixops")],
+        moved=(4.0 if learn else 2.0) * size,
+        result=size,
+        tolerance=ROUNDING,
+        notes=(
+            "under autograd ours runs as plain torch operations"
+            if learn
+            else "torch.compile of the same expression: see mixup-out, which is the same work",
+        ),
+    )
+    yield measure(row, setup.rounds)
+
+
+def masks(setup: Setup) -> Iterator[dict[str, Any]]:
+    """Attention masks that follow a mix: joined where rows blend, and within the span where spans are pasted."""
+    tokens = [Tokens.of(32, 128, seed) for seed in range(16)]
+    blends = [mx.Mixup().draw(np.random.default_rng(i), mx.Spec(32), partner=t.partner) for i, t in enumerate(tokens)]
+    pasted = [span_plan(t) for t in tokens]
+    inputs = [
+        (
+            torch.arange(128) < torch.from_numpy(t.lengths)[:, None],
+            torch.from_numpy(t.partner),
+            blend,
+            span,
+            _edges(span),
+        )
+        for t, blend, span in zip(tokens, blends, pasted, strict=True)
+    ]
+    steps: dict[str, tuple[Callable[[Any, int], Any], Callable[[Any, int], Any]]] = {
+        "rows": (
+            lambda given, k: given[0] | given[0][given[1]],
+            lambda given, k: mx.mix(given[0], given[2], "b t", "valid"),
+        ),
+        "spans": (
+            lambda given, k: text_peers.masks_at_once(given[0], given[1], *given[4]),
+            lambda given, k: mx.mix(given[0], given[3], "b t", "valid"),
+        ),
+    }
+    for kind, (by_hand, ours) in steps.items():
+        row = Row(
+            f"masks-{kind}",
+            f"attention masks (32, 128) joined {'row by row' if kind == 'rows' else 'within pasted spans'}",
+            inputs,
+            20,
+            [
+                Contender("torch by hand", by_hand),
+                Contender(
+                    "mixops",
+                    ours,
+                    True,
+                    lambda ours=ours, by_hand=by_hand: max(off(ours(x, 0), by_hand(x, 0)) for x in inputs),
+                ),
+            ],
+            [Ratio("torch by hand", "mixops")],
+            notes=("the plans are drawn beforehand",),
+        )
+        yield measure(row, setup.rounds)
+
+
+def _edges(plan: mx.Plan) -> tuple[torch.Tensor, ...]:
+    """(start in the row, start in the donor, size) of every row's span, each (rows, 1)."""
+    box, donor = torch.tensor(plan.box[:, 0]), torch.tensor(plan.donor[:, 0])
+    return box[:, :1], donor[:, :1], box[:, 1:] - box[:, :1]
+
+
+ROWS: dict[str, Callable[[Setup], Iterator[dict[str, Any]]]] = {
+    "spans": lambda s: spans(s, 32, 128),
+    "spans-large": lambda s: spans(s, 256, 512),
+    "words": lambda s: words(s, 32),
+    "hidden": lambda s: hidden(s, learn=False),
+    "hidden-backward": lambda s: hidden(s, learn=True),
+    "masks": masks,
+}
+HEADLINE = ("spans", "words", "hidden", "masks")
