@@ -283,12 +283,14 @@ class Plan:
         """The same mixing on a larger source: batch row i is row ``rows[i]`` of a data set.
 
         Raises:
-            MixError: if rows are no integers, or fewer than the plan names.
+            MixError: if rows are no integers, negative, or fewer than the plan names.
         """
         rows = plain_array("on(rows)", rows)
         rows = rows if rows.size else rows.astype(np.int64)
         if rows.ndim != 1 or rows.dtype.kind not in "iu":
             raise MixTypeError(f"on(rows): got {rows.dtype} of shape {rows.shape}, expected row numbers of the source")
+        if rows.size and rows.min() < 0:
+            raise MixValueError(f"on(rows): got row {rows.min()}, expected row numbers of the source, 0 or more")
         self.check_rows(len(rows))
         if self.has_fills and len(rows):
             partner = np.where(self.partner < 0, self.partner, rows[np.maximum(self.partner, 0)])

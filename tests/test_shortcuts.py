@@ -81,3 +81,9 @@ def test_arrays_that_are_shared_cannot_be_written() -> None:
         plan.base[0] = 1
     assert is_ascending(np.arange(6))
     assert not is_ascending(np.arange(6)[::-1])
+
+
+def test_a_plan_is_not_laid_on_rows_before_the_first() -> None:
+    plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2))
+    with pytest.raises(mx.MixError, match="-1"):
+        plan.on([-1, 3])
