@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .backends import backend_for, load_kernels, repeats, same_memory, share_memory
+from .constant import is_ascending
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
 from .layout import BOX_AXES, check_rank, parse_layout
@@ -295,11 +296,12 @@ def _check_out(ready: Prepared, shape: tuple[int, ...], dtype: str) -> None:
 
 
 def _check_in_place(plan: Plan, rows: int) -> None:
-    here = np.arange(plan.n)
-    if plan.n != rows or (plan.base != here).any():
+    if plan.n != rows or not is_ascending(plan.base):
         raise MixValueError(
             "out=x: this plan moves rows, and in place every row must stay: give out= an array of its own"
         )
+    if plan.k == 1:
+        return
     facts = plan.facts
     several = (facts.used & (plan.partner >= 0) & (plan.partner != facts.donor[:, None])).any(1)
     if several.any():

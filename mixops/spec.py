@@ -104,16 +104,31 @@ def shape_of(array: Any, names: tuple[str, ...]) -> tuple[int, ...]:
         if not hasattr(array[0], "shape"):
             raise MixTypeError(f"a list of {type(array[0]).__name__}: expected arrays or tensors of one size")
         first = array[0]
-        for i, other in enumerate(array):
-            if getattr(other, "shape", None) != first.shape or other.dtype != first.dtype:
-                what = f"{other.dtype} {tuple(other.shape)}" if hasattr(other, "shape") else type(other).__name__
-                raise MixValueError(
-                    f"sample 0 is {first.dtype} {tuple(first.shape)}, sample {i} is {what}: expected samples of one "
-                    "size and dtype; crop or pad them first"
-                )
+        if not _alike(array):
+            _refuse_uneven(array)
         sample = list(first.shape)
         sample.insert(names.index("b"), len(array))
         return tuple(sample)
     if not hasattr(array, "shape"):
         raise MixTypeError(f"{type(array).__name__} has no shape: expected an array, a tensor or a list of samples")
     return tuple(array.shape)
+
+
+def _alike(samples: Sequence[Any]) -> bool:
+    """Have all samples one shape and one dtype?"""
+    try:
+        return len({s.shape for s in samples}) == 1 and len({s.dtype for s in samples}) == 1
+    except (AttributeError, TypeError):
+        return False
+
+
+def _refuse_uneven(samples: Sequence[Any]) -> None:
+    """Raise a MixError that names the first sample that is not like sample 0."""
+    first = samples[0]
+    for i, other in enumerate(samples):
+        if getattr(other, "shape", None) != first.shape or other.dtype != first.dtype:
+            what = f"{other.dtype} {tuple(other.shape)}" if hasattr(other, "shape") else type(other).__name__
+            raise MixValueError(
+                f"sample 0 is {first.dtype} {tuple(first.shape)}, sample {i} is {what}: expected samples of one "
+                "size and dtype; crop or pad them first"
+            )

@@ -61,8 +61,8 @@ def soft_targets(
 
         return torch.from_numpy(soft_targets(labels.numpy(), plan, num_classes, smoothing, ignore_index=ignore_index))
     rows, weights = _leaves(plan, labels)
-    used = np.logical_or.reduce(weights, 0)
-    if not used.all():
+    if not weights[:1].all():  # where the first row weighs all of its columns, no column is idle
+        used = weights.any(0)
         rows, weights = rows[:, used], weights[:, used]
     weights = _as(weights, labels)
     if labels.ndim == 1 and (num_classes is not None or not _is_float(labels)):

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import mixops as mx
+from mixops.backends import addresses, share_memory
+from mixops.backends.order import LARGEST, walk
 from mixops.constant import ascending, is_ascending
 from mixops.streams import child_streams, plan_stream
 
@@ -81,6 +84,59 @@ def test_arrays_that_are_shared_cannot_be_written() -> None:
         plan.base[0] = 1
     assert is_ascending(np.arange(6))
     assert not is_ascending(np.arange(6)[::-1])
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_addresses_are_those_that_arrays_and_tensors_tell(monkeypatch: pytest.MonkeyPatch, heads: bool) -> None:
+    assert addresses._HEADS, "this is CPython's NumPy: its arrays are read at their heads"
+    monkeypatch.setattr(addresses, "_HEADS", heads)
+    whole = np.arange(60, dtype=np.uint8).reshape(5, 3, 4)
+    frozen = whole[2, :0:-1]
+    frozen.setflags(write=False)
+    parts = [whole[0], whole[1][1:], frozen, np.empty((0, 3)), whole.view(np.recarray)[3], np.array(7)]
+    told = [p.__array_interface__["data"][0] for p in parts]
+    for count in (len(parts), 3):
+        assert addresses.starts(parts[:count]).tolist() == told[:count]
+    tensors = [*torch.from_numpy(whole), torch.zeros(3)]
+    assert addresses.starts(tensors).tolist() == [t.data_ptr() for t in tensors]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("take", [slice(None), np.s_[:, ::2], np.s_[:, :, :0]])
+def test_samples_that_lie_in_the_result_are_noticed(kind: Any, take: Any) -> None:
+    memory = np.zeros((8, 4, 6), np.float32)
+    for low in range(8):
+        samples, out = [kind(memory[i])[take[1:] if isinstance(take, tuple) else take] for i in (1, 4)], kind(memory)
+        inside = low in (1, 4) and 0 not in samples[0].shape
+        assert share_memory(samples, out[low : low + 1]) is inside
+        assert share_memory([samples[0], samples[1].T.reshape(samples[1].shape)], out[7:]) is False
+    uneven = [kind(memory[1]), kind(np.ascontiguousarray(memory[2].T)).T]
+    assert share_memory(uneven, kind(memory)[1:2])
+    assert not share_memory(uneven, kind(memory)[2:3])
+    assert not share_memory([kind(memory[1])], kind(memory)[1:1])
+
+
+@given(SEED, st.integers(0, 12))
+def test_a_walk_asked_for_again_is_the_same_and_nobody_elses(seed: int, n: int) -> None:
+    donor = np.random.default_rng(seed).integers(0, max(n, 1), n)
+    first = walk(donor)
+    kept = [part.copy() for part in first]
+    for part in first:
+        part[...] = 0
+    for part, wanted in zip(walk(donor), kept, strict=True):
+        np.testing.assert_array_equal(part, wanted)
+
+
+def test_walks_too_long_to_keep_are_walked_alike() -> None:
+    n = LARGEST + 2
+    order, saves, reads = walk(np.arange(n)[::-1])
+    few_order, few_saves, few_reads = walk(np.arange(6)[::-1])
+    np.testing.assert_array_equal(order[:6], [0, n - 1, 1, n - 2, 2, n - 3])
+    np.testing.assert_array_equal(few_order, [0, 5, 1, 4, 2, 3])
+    np.testing.assert_array_equal((saves >= 0).nonzero()[0], np.arange(n // 2))
+    np.testing.assert_array_equal((few_saves >= 0).nonzero()[0], np.arange(3))
+    np.testing.assert_array_equal(reads, np.arange(n) >= n // 2)
+    np.testing.assert_array_equal(few_reads, np.arange(6) >= 3)
 
 
 def test_a_plan_is_not_laid_on_rows_before_the_first() -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from ..errors import MixTypeError, MixValueError
+from .addresses import reach, starts
 
 _MODULES = {"reference": "reference", "cpu": "cpu", "torch": "torch_"}
 
@@ -33,7 +35,7 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     if name is None:
         if is_tensor(one):
             tensors = x if one is not x else (x,)
-            plain = all(t.device.type == "cpu" and not t.requires_grad for t in tensors)
+            plain = all(t.is_cpu and not t.requires_grad for t in tensors)
             name = "cpu" if plain and not _traced() else "torch"
         elif isinstance(one, np.ndarray):
             name = "cpu"
@@ -46,6 +48,11 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     if (name == "torch" and not is_tensor(one)) or (name == "reference" and not isinstance(one, np.ndarray)):
         wanted = "a torch tensor" if name == "torch" else "a NumPy array"
         raise MixTypeError(f"backend={name!r} on {type(one).__name__}: expected {wanted}")
+    return _module(name)
+
+
+@cache
+def _module(name: str) -> Any:
     return import_module(f".{_MODULES[name]}", __name__)
 
 
@@ -67,17 +74,18 @@ def _start(x: Any) -> int:
     return int(x.data_ptr() if is_tensor(x) else x.__array_interface__["data"][0])
 
 
+def _itemsize(x: Any) -> int:
+    return int(x.element_size() if is_tensor(x) else x.itemsize)
+
+
 def _strides(x: Any) -> tuple[int, ...]:
     return tuple(s * x.element_size() for s in x.stride()) if is_tensor(x) else x.strides
 
 
 def _span(x: Any) -> tuple[int, int]:
     """First byte and one past the last byte of an array or CPU tensor."""
-    if 0 in x.shape:
-        return 0, 0
-    reach = [s * (n - 1) for s, n in zip(_strides(x), x.shape, strict=True)]
-    size = x.element_size() if is_tensor(x) else x.itemsize
-    return _start(x) + sum(r for r in reach if r < 0), _start(x) + sum(r for r in reach if r > 0) + size
+    low, high = reach(x.shape, _strides(x), _itemsize(x))
+    return (_start(x) + low, _start(x) + high) if high else (0, 0)
 
 
 def same_memory(x: Any, out: Any) -> bool:
@@ -91,20 +99,27 @@ def same_memory(x: Any, out: Any) -> bool:
 
 def repeats(out: Any) -> bool:
     """True if two elements of out lie in one place (a broadcast, an expanded tensor): it cannot hold a result."""
-    if 0 in out.shape:
+    if 0 in out.shape or (out.is_contiguous() if is_tensor(out) else out.flags.c_contiguous):
         return False
-    reach = 0
+    far = 0
     for step, extent in sorted((abs(s), n) for s, n in zip(_strides(out), out.shape, strict=True) if n > 1):
-        if step <= reach:
+        if step <= far:
             return True
-        reach += step * (extent - 1)
+        far += step * (extent - 1)
     return False
 
 
 def share_memory(x: Any, out: Any) -> bool:
-    """True if the bytes of out and of x, or of one of its samples, may overlap."""
-    parts = x if _listed(x) else [x]
-    if isinstance(out, np.ndarray):
-        return any(np.may_share_memory(part, out) for part in parts)
+    """True if the bytes of out and of x, or of one of its samples (alike in shape and dtype), may overlap."""
     low, high = _span(out)
-    return any(first < high and low < last for first, last in map(_span, parts))
+    if not _listed(x):
+        first, last = _span(x)
+        return first < high and low < last
+    parts: list[Any] = list(x) if is_tensor(x[0]) else [np.asarray(part) for part in x]
+    steps = {part.stride() for part in parts} if is_tensor(x[0]) else {part.strides for part in parts}
+    if len(steps) > 1:
+        return any(share_memory(part, out) for part in parts)
+    one = parts[0]
+    before, after = reach(one.shape, _strides(one), _itemsize(one))
+    begin = starts(parts)
+    return bool(after) and bool(((begin + before < high) & (low < begin + after)).any())

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+
+#: Walks of more rows than this are not kept.
+LARGEST = 4096
 
 
 def walk(donor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -12,11 +17,24 @@ def walk(donor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     the first row's original saved for the last.
 
     Args:
-        donor: (N,) the one row that each row reads besides itself.
+        donor: (N,) int64, the one row that each row reads besides itself.
 
     Returns:
         order (N,); saves (N,) the row that reads this row's saved original, or -1; reads (N,) bool, is it that row.
     """
+    if len(donor) > LARGEST:
+        return _walk(donor)
+    order, saves, reads = _walked(donor.tobytes())
+    return order.copy(), saves.copy(), reads.copy()
+
+
+@lru_cache(maxsize=16)
+def _walked(donors: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The walk of int64 donors; pairings such as "flip" and "roll" ask for the same one at every step."""
+    return _walk(np.frombuffer(donors, np.int64))
+
+
+def _walk(donor: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     n = len(donor)
     rows = np.arange(n)
     if n and (donor[donor] == rows).all():

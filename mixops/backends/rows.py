@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from ..errors import MixValueError
+from .addresses import starts
 
 
 class Rows:
@@ -16,11 +17,8 @@ class Rows:
     Rows that are not dense are copied; ``in_x`` says that the addresses are those of x itself.
 
     Args:
-        x: an array, or a list of equally sized samples.
+        x: an array, or a list of samples of one shape and dtype.
         names: the axes of x (of the stacked samples).
-
-    Raises:
-        MixError: if the samples differ in shape or dtype.
     """
 
     def __init__(self, x: Any, names: tuple[str, ...]) -> None:
@@ -30,18 +28,15 @@ class Rows:
         rows: Any = _alike([np.asarray(r) for r in x]) if listed else np.moveaxis(x, at, 0) if at else x
         shape, strides, self.dtype = _sample(rows)
         self.itemsize = self.dtype.itemsize
-        # Where an axis of extent 1 stands says nothing: those go first.
-        order = sorted(range(len(rest)), key=lambda i: (shape[i] > 1, -strides[i]))
         self.in_x = not listed
-        if not self._packed([shape[i] for i in order], [strides[i] for i in order]):
+        order = _dense_order(shape, strides, self.itemsize)
+        if order is None:
             rows = [np.ascontiguousarray(r) for r in rows] if listed else np.ascontiguousarray(rows)
-            order, self.in_x = list(range(len(rest))), False
+            order, self.in_x = tuple(range(len(rest))), False
         self.keep = rows  # the addresses are good only as long as these live
-        self._table: np.ndarray | None = None
-        if listed:
-            self._table = np.array([r.__array_interface__["data"][0] for r in rows], np.int64)
-        else:
-            self._start, self._step = rows.__array_interface__["data"][0], rows.strides[0]
+        self._table = starts(rows) if listed else None
+        if not listed:
+            self._start, self._step = int(starts([rows])[0]), rows.strides[0]
         self.names, self.shape = tuple(rest[i] for i in order), tuple(shape[i] for i in order)
         self.strides: dict[str, int] = {}
         step = self.itemsize
@@ -55,13 +50,18 @@ class Rows:
             return self._table[rows]
         return self._start + rows.astype(np.int64) * self._step
 
-    def _packed(self, shape: list[int], strides: list[int]) -> bool:
-        step = self.itemsize
-        for extent, stride in zip(shape[::-1], strides[::-1], strict=True):
-            if extent > 1 and stride != step:
-                return False
-            step *= extent
-        return True
+
+@lru_cache(maxsize=256)
+def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
+    """The axes from the outermost in memory to the innermost; None if there are gaps between the elements."""
+    # Where an axis of extent 1 stands says nothing: those go first.
+    order = sorted(range(len(shape)), key=lambda i: (shape[i] > 1, -strides[i]))
+    step = itemsize
+    for i in reversed(order):
+        if shape[i] > 1 and strides[i] != step:
+            return None
+        step *= shape[i]
+    return tuple(order)
 
 
 def _sample(rows: Any) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]:
@@ -71,11 +71,5 @@ def _sample(rows: Any) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]
 
 
 def _alike(rows: list[np.ndarray]) -> list[np.ndarray]:
-    first = rows[0]
-    shape, dtype, strides = first.shape, first.dtype, first.strides
-    for i, row in enumerate(rows):
-        if row.shape != shape or row.dtype != dtype:
-            raise MixValueError(
-                f"sample 0 is {dtype} {shape}, sample {i} is {row.dtype} {row.shape}: expected equally sized samples"
-            )
-    return rows if all(r.strides == strides for r in rows) else [np.ascontiguousarray(r) for r in rows]
+    """The samples, copied unless all are strided alike; that they are alike in shape and dtype has been checked."""
+    return rows if len({row.strides for row in rows}) == 1 else [np.ascontiguousarray(row) for row in rows]
