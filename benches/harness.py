@@ -24,7 +24,8 @@ BAND = 1.15
 #: Inputs of a row take this much memory together, so that none is still in a cache when its turn comes.
 ROTATED = 128 << 20
 METHOD = {
-    "round": "every contender in turn, at every draw; the order shifts by one from round to round",
+    "round": "every contender in turn, at every draw; the order shifts by one from round to round, and every other "
+    "round runs backwards, so that nobody always follows the same neighbour",
     "time": "mean over the draws of a round; freeing a fresh result counts, a loop pays it too",
     "statistics": "median and quartiles over the clean rounds",
     "clean": f"rounds whose copy is within a factor {BAND} of the median copy",
@@ -188,7 +189,7 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
     gc.disable()
     try:
         for r in tqdm(range(rounds), desc=row.name, unit="round", leave=False, disable=None):
-            order = names[r % len(names) :] + names[: r % len(names)]
+            order = (names[r % len(names) :] + names[: r % len(names)])[:: 1 if r % 2 else -1]
             for k in range(row.draws):
                 for name in order:
                     turn += 1

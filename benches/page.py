@@ -74,8 +74,8 @@ def _verdict_table(report: dict[str, Any]) -> str:
 
 
 def _table(row: dict[str, Any]) -> str:
-    said = f"{row['name']}, allocator {row['allocator']}, threads: {row['threads']}, {row['clean_rounds']} of "
-    said += f"{row['rounds']} rounds clean, {row['draws']} draws a round"
+    said = f"{row['name']} (--rows {row['entry']}), allocator {row['allocator']}, threads: {row['threads']}, "
+    said += f"{row['clean_rounds']} of {row['rounds']} rounds clean, {row['draws']} draws a round"
     body = []
     for c in slowest_first(row):
         cells = "".join(f"<td>{value}" for value in _values(c))

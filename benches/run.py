@@ -65,6 +65,10 @@ def measured(names: Sequence[str], rounds: int, small: bool, allocator: str) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     given = _arguments(words)
+    if given.list:
+        for entry in entries().values():
+            print(f"{entry.name:32} {'headline' if entry.headline else 'full':8} {entry.chapter}")
+        return 0
     try:
         wanted = chosen(entries(), given.rows.split(",") if given.rows else None, given.full)
     except ValueError as error:
@@ -110,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Throughput beside the peers.")
     parser.add_argument("--full", action="store_true", help="the whole matrix, not the headline only")
+    parser.add_argument("--list", action="store_true", help="say which rows there are, and measure none")
     parser.add_argument("--rows", help="names of rows, with commas; a name that ends in * takes all that start so")
     parser.add_argument("--rounds", type=int, default=11, help="times each contender is timed (default %(default)s)")
     parser.add_argument("--allocator", choices=["both", *ALLOCATORS], default="both")
