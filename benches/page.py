@@ -112,8 +112,13 @@ def markdown(report: dict[str, Any]) -> str:
                         f"{row['clean_rounds']} of {row['rounds']} rounds clean", ""]  # fmt: skip
                 out += [*(f"- {text}" for text in fits(row)), ""] if row["curves"] else []
                 out += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|--:" * len(COLUMNS) + "|"]
-                out += [f"| {c['name']} | {' | '.join(_values(c))} |" for c in slowest_first(row)]
+                out += [_line((c["name"], *_values(c))) for c in slowest_first(row)]
     return "\n".join(out) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown, where a bar would end a cell and a line break the table."""
+    return f"| {' | '.join(' '.join(text.split()).replace('|', chr(92) + '|') for text in cells)} |"
 
 
 def _values(c: dict[str, Any]) -> list[str]:
