@@ -149,7 +149,9 @@ def _machine(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"allocator {name}", ", ".join(f"{k}={v}" for k, v in settings.items()) or "no settings"
     yield "load before and after", f"{report['load']['start']} and {report['load']['end']}"
     yield "command", report["command"]
-    yield "took", f"{report['seconds']:.0f} s"
+    longest = sorted((-s, entry) for times in report["took"].values() for entry, s in times.items())[:5]
+    told = ", ".join(f"{entry} {-s:.0f} s" for s, entry in longest)
+    yield "took", f"{report['seconds']:.0f} s; longest: {told}"
 
 
 def main() -> int:

@@ -38,6 +38,7 @@ SCHEMA: dict[str, Any] = {
     "allocators": {str: {str: str}},
     "load": {"start": (int, float, type(None)), "end": (int, float, type(None))},
     "seconds": _NUMBER,
+    "took": {str: {str: _NUMBER}},
     "failures": [{"name": str, "allocator": str, "error": str}],
     "rows": [
         {

@@ -78,10 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names, started, clock = [entry.name for entry in wanted], load_average(), time.monotonic()
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
+    took: dict[str, dict[str, float]] = {name: {} for name in allocators}
     with tqdm(total=len(names) * len(allocators), unit="row", disable=None) as bar:
         for allocator in allocators:
+            since = time.monotonic()
             for event in measured(names, given.rounds, given.tiny, allocator):
                 if event["event"] == "start":
+                    since = time.monotonic()
                     bar.set_description(f"{event['name']}, allocator {allocator}")
                 elif event["event"] == "row":
                     rows.append({**event["row"], "allocator": allocator})
@@ -90,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     failures.append({"name": event["name"], "allocator": allocator, "error": event["error"]})
                     tqdm.write(f"\n{event['name']}, allocator {allocator}: FAILED: {event['error']}")
                 else:
+                    took[allocator][event["name"]] = time.monotonic() - since
                     bar.update()
     report = {
         "schema": SCHEMA_VERSION,
@@ -100,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "allocators": {name: ALLOCATORS[name] for name in allocators},
         "load": {"start": started, "end": load_average()},
         "seconds": time.monotonic() - clock,
+        "took": took,
         "failures": failures,
         "rows": rows,
     }
