@@ -164,8 +164,8 @@ def _mixed(job: Job, dtype: str) -> np.ndarray | None:
             np.empty(0, wide) if recast else like,
             _like(out_dtype, source.itemsize) if recast or moved else None,
             (fills.noise, fills.std, fills.key, table()) if noisy else None,
-            scale.astype(wide) if scaled else None,
-            shift.astype(wide) if scaled else None,
+            _repeated(scale, geo).astype(wide) if scaled else None,
+            _repeated(shift, geo).astype(wide) if scaled else None,
         )
         _launch(plan, source, out, out_strides["b"], geo, form, in_place and not apart, job.threads)
     if apart:
@@ -182,6 +182,12 @@ def _rounds_twice(plan: Plan) -> bool:
 
 
 _NOTHING = np.ones(1), np.zeros(1)
+
+
+def _repeated(values: np.ndarray, geo: Geometry) -> np.ndarray:
+    """Values of channels that alone fill the places of a run, over and over: a vector takes its own from any of them."""
+    channels = len(values)
+    return np.resize(values, channels + 64) if channels > 1 and geo.inner == channels and geo.post == 1 else values
 
 
 def _like(dtype: str, itemsize: int) -> np.ndarray:
@@ -206,8 +212,7 @@ def _launch(
     from . import kernels
 
     facts = plan.facts
-    # A tail scatters its lines over the result in runs too short to stream.
-    streamed = not in_place and form.like_out is None and out.nbytes >= STREAM_FROM
+    streamed = not in_place and out.nbytes >= STREAM_FROM
     order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
