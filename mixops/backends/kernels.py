@@ -41,6 +41,8 @@ def _cached(function):
     return kernel
 
 
+import os
+PF=int(os.environ.get('PF','1'))
 # A ``grid`` is (coords, steps, axis, inner), see mix_units; a ``cut`` is what one unit holds: (first line, one past the
 # last, first element of each line, one past the last, elements a line).
 
@@ -284,7 +286,7 @@ def _walk(
                 cut = (first, last, e0, e1, line_size)
                 own_at = own[n] + offset * size
                 at = stage if staged else target[n] + offset * work.itemsize
-                begun = False
+                begun, coming = False, own_at
                 if saves is not None:
                     begun = True
                     if mates is not None:
@@ -316,6 +318,7 @@ def _walk(
                     if box is not None:
                         whole = whole and _covers(box, n, k, grid, cut)
                     if whole:
+                        coming = base  # the row itself was the donor of the one before: it is still in cache
                         if take == 1:
                             take_over(at, base, count, direct, like, work)
                         elif begun:
@@ -355,6 +358,10 @@ def _walk(
                         continue
                     take_over(at, own_at, count, False, like, work)
                 if like_out is not None:
+                    # Nothing else is read while the results are on their way to memory.
+                    if PF == 1 or (PF == 2 and coming == own_at):
+                        for byte in range(count * size, 2 * count * size, 64):
+                            fetch(coming + byte, 0)
                     line = first
                     while line < last:
                         # Lines of one channel that follow one another in the result too go out as one.
