@@ -41,8 +41,6 @@ def _cached(function):
     return kernel
 
 
-import os
-PF=int(os.environ.get('PF','1'))
 # A ``grid`` is (coords, steps, axis, inner), see mix_units; a ``cut`` is what one unit holds: (first line, one past the
 # last, first element of each line, one past the last, elements a line).
 
@@ -359,9 +357,8 @@ def _walk(
                     take_over(at, own_at, count, False, like, work)
                 if like_out is not None:
                     # Nothing else is read while the results are on their way to memory.
-                    if PF == 1 or (PF == 2 and coming == own_at):
-                        for byte in range(count * size, 2 * count * size, 64):
-                            fetch(coming + byte, 0)
+                    for byte in range(count * size, 2 * count * size, 64):
+                        fetch(coming + byte, 0)
                     line = first
                     while line < last:
                         # Lines of one channel that follow one another in the result too go out as one.
