@@ -188,7 +188,7 @@ _NOTHING = np.ones(1), np.zeros(1)
 
 
 def _repeated(values: np.ndarray, geo: Geometry) -> np.ndarray:
-    """Values of channels that alone fill the places of a run, over and over: a vector takes its own from any of them."""
+    """Values of channels that alone fill the places of a run, over and over: a vector takes its own from there."""
     channels = len(values)
     return np.resize(values, channels + 64) if channels > 1 and geo.inner == channels and geo.post == 1 else values
 

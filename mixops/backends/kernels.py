@@ -232,10 +232,7 @@ def mix_units(
     scratch = np.empty(room * work.itemsize + 2048 if staged else 0, np.uint8)
     stage = (scratch.ctypes.data + 63) & ~63
     saved = np.empty(room * size if saves is not None else 0, np.uint8)
-    if values is None:
-        tiles = np.empty((0, 0), work.dtype)
-    else:
-        tiles = _tiles(values, run, min(room, line_size), work)
+    tiles = np.empty((0, 0), work.dtype) if values is None else _tiles(values, run, min(room, line_size), work)
     _walk(
         unowned(like), unowned(work), unowned(like_out), unowned(own), unowned(target), unowned(donor), unowned(box),
         unowned(opacity), unowned(fill), unowned(values), unowned(tiles), noise, unowned(order), unowned(saves),
@@ -301,9 +298,7 @@ def _walk(
                             continue
                     if saves[n] >= 0:
                         first_at = own[n]
-                        _save(
-                            saved, own_at, first_at, saves[n], donor, box, opacity, grid, cut, count, like
-                        )
+                        _save(saved, own_at, first_at, saves[n], donor, box, opacity, grid, cut, count, like)
                 for k in range(patches):
                     take = opacity[n, k]
                     if take == 0:
@@ -343,8 +338,9 @@ def _walk(
                                     _onto(here, there, b - a, take, like, work)
                         elif values is not None:
                             _paint_lines(
-                                at, line, until, a, b, cut, fill[n, k], take, coords, places, run, values, tiles, noise, work
-                            )
+                                at, line, until, a, b, cut, fill[n, k], take, coords, places, run, values, tiles, noise,
+                                work,
+                            )  # fmt: skip
                         line, until = until, last
                         if box is not None:
                             line, until = _stretch(box, n, k, grid, line, last)

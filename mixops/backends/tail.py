@@ -20,8 +20,8 @@ _LINE = 64
 def _laying(name: str, hop: int, *, periodic: bool = False) -> Any:
     """An intrinsic that lays out every ``hop``-th element of a painted unit, from its start on.
 
-    The unit is read up to a vector beyond its end. Vectors start on the target's cache lines; what lies before the first
-    and after the last whole one is written under a mask, so that a line is never written half past the cache.
+    The unit is read up to a vector beyond its end. Vectors start on the target's cache lines; what lies before the
+    first and after the last whole one is written under a mask, so that a line is never written half past the cache.
     """
 
     def lay(
