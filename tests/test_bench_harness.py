@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import benching  # noqa: F401
+from itertools import cycle
+from typing import Any
+
 import numpy as np
 import pytest
 from benching import row_of, sleeper
@@ -13,15 +15,47 @@ import guard  # isort: skip
 import harness  # isort: skip
 
 
-def test_the_ratio_of_two_naps_is_the_ratio_of_their_lengths() -> None:
-    short, long = harness.Contender("short", sleeper(0.002), True), harness.Contender("long", sleeper(0.008))
+class Clock:
+    """A clock that only stands still or is turned: what is measured with it is exact on any machine."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def passes(self, *seconds: float) -> Any:
+        """A step that takes these times in turn."""
+        times = cycle(seconds)
+
+        def step(x: Any, k: int) -> None:
+            self.now += next(times)
+
+        return step
+
+
+def test_the_ratio_of_two_times_is_measured_and_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(harness, "time", clock)
+    short = harness.Contender("short", clock.passes(0.002), True)
+    long = harness.Contender("long", clock.passes(0.008))
     measured = harness.measure(row_of(short, long, ratios=[harness.Ratio("long", "short", at_least=2)]), rounds=5)
     (line,) = measured["lines"]
-    assert 2 < line["median"] <= 4.1
+    assert [line["median"], line["q1"], line["q3"]] == pytest.approx([4, 4, 4])
     assert line["met"]
-    assert line["margin"] == pytest.approx(line["median"] / 2 - 1)
+    assert line["margin"] == pytest.approx(1)
     assert {c["name"]: c["ours"] for c in measured["contenders"]} == {"short": True, "long": False, "copy": False}
-    assert min(c["ms"]["min"] for c in measured["contenders"] if c["name"] == "short") >= 2
+    times = {c["name"]: c["ms"] for c in measured["contenders"]}
+    assert times["short"] == pytest.approx(dict.fromkeys(("median", "q1", "q3", "min"), 2))
+    assert times["long"]["median"] == pytest.approx(8)
+
+
+def test_a_time_is_the_mean_over_the_draws_and_the_median_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(harness, "time", clock)
+    # Two calls to warm up, then two draws a round.
+    varied = harness.Contender("varied", clock.passes(9, 9, 1, 3, 2, 4, 6, 8))
+    (entry, _) = harness.measure(row_of(varied), rounds=3)["contenders"]
+    assert entry["ms"] == pytest.approx({"median": 3000, "q1": 2500, "q3": 5000, "min": 2000})
 
 
 def test_a_line_that_is_missed_says_by_how_much() -> None:
@@ -89,7 +123,7 @@ def test_the_copies_copy(threads: int) -> None:
         assert (copier.target == 3).all()
 
 
-def entries(series: str, times: dict[int, float]) -> list[dict[str, object]]:
+def entries(series: str, times: dict[int, float]) -> list[dict[str, Any]]:
     return [{"name": f"{series}, {x}", "ms": {"median": t, "q1": t, "q3": t}} for x, t in times.items()]
 
 
