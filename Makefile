@@ -1,5 +1,9 @@
 # make demo   set up .venv, then photographs mixed, a small network trained with and without mixing, timings: one page
 # make test   set up .venv, then lint, types and tests
+# make bench  throughput beside the peers, a quarter of an hour: benches/results/headline.{json,html,md}, README's table
+# make bench-full   every operator, dtype, layout and size, an hour or two: benches/results/full.{json,html,md}
+# make bench-check  are the kernels still as fast, next to a copy, as they were? A minute
+# make bench-report the pages and README's table again, from the JSON that is there
 # make install  the set-up alone; it does nothing when nothing changed
 
 # The first of these that is Python 3.11 or newer; "make PYTHON=/path/to/python test" takes another.
@@ -8,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types check clean
+.PHONY: install demo test lint types check bench bench-full bench-check bench-report clean
 
 install: $(STAMP)
 
@@ -39,6 +43,20 @@ types: install
 
 check: install
 	$(BIN)/python -m pytest -q
+
+bench: install
+	$(BIN)/python benches/run.py
+	$(BIN)/python benches/readme_table.py
+
+bench-full: install
+	$(BIN)/python benches/run.py --full
+
+bench-check: install
+	$(BIN)/python benches/guard.py
+
+bench-report: install
+	$(BIN)/python benches/page.py
+	$(BIN)/python benches/readme_table.py
 
 clean:
 	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

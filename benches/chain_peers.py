@@ -213,13 +213,14 @@ def torch_eager(draws: Sequence[Draw], classes: int, dtype: torch.dtype) -> Step
 
 
 def numpy_by_hand(draws: Sequence[Draw], classes: int) -> Step:
-    """What a careful person writes in NumPy, from the list of samples."""
-    scale, shift = (1 / (255 * np.array(STD))).astype(np.float32), (np.array(MEAN) / STD).astype(np.float32)
+    """What a careful person writes in NumPy, from the list of samples: planes first, then everything in place."""
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
+    scale, shift = 1 / (255 * std), mean / std
     table = np.eye(classes, dtype=np.float32) * (1 - SMOOTHING) + np.float32(SMOOTHING / classes)
 
     def step(batch: Batch, k: int) -> Any:
         draw = draws[k]
-        x = np.stack([image for image, _ in batch.samples]).astype(np.float32)
+        x = np.stack([image.transpose(2, 0, 1) for image, _ in batch.samples]).astype(np.float32)
         x *= scale
         x -= shift
         if draw.cut is None:
@@ -229,12 +230,11 @@ def numpy_by_hand(draws: Sequence[Draw], classes: int) -> Step:
             x += other
         else:
             top, bottom, left, right = draw.cut
-            x[:, top:bottom, left:right] = x[draw.partner, top:bottom, left:right]
+            x[:, :, top:bottom, left:right] = x[draw.partner, :, top:bottom, left:right]
         for i, (top, bottom, left, right) in enumerate(draw.holes):
-            x[i, top:bottom, left:right] = 0
+            x[i, :, top:bottom, left:right] = 0
         y = table[[label for _, label in batch.samples]]
-        targets = draw.lam * y + (1 - draw.lam) * y[draw.partner]
-        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)), targets
+        return x, draw.lam * y + (1 - draw.lam) * y[draw.partner]
 
     return step
 
@@ -413,7 +413,8 @@ def ffcv_semantics(draws: Sequence[Draw], out: np.ndarray) -> Step:
     """What ffcv's ImageMixup, Cutout and NormalizeImage do, written anew for Numba; ffcv itself could not be installed.
 
     As there: uint8 NHWC in kept memory, one row before as the partner, blends cut off to uint8, holes painted before
-    normalising, a table from byte to float, NHWC out. It has no CutMix: the paste is ours, in its style. Images only.
+    normalising, a table from byte to float, NHWC out; without the temporary arrays that its blend makes. It has no
+    CutMix: the paste is ours, in its style. Images only.
     """
     mix, paste, paint, look_up = _ffcv_kernels()
     table = ((np.arange(256)[:, None] / 255 - np.array(MEAN)) / np.array(STD)).astype(np.float32)
@@ -440,20 +441,32 @@ def _ffcv_kernels() -> tuple[Callable[..., None], ...]:
 
     @njit(nogil=True)
     def mix(images: np.ndarray, out: np.ndarray, lam: float) -> None:
-        for i in range(images.shape[0]):
-            out[i] = lam * images[i] + (1 - lam) * images[i - 1]
+        n, height, width, channels = images.shape
+        for i in range(n):
+            for row in range(height):
+                for column in range(width):
+                    for c in range(channels):
+                        blend = lam * images[i, row, column, c] + (1 - lam) * images[i - 1, row, column, c]
+                        out[i, row, column, c] = np.uint8(blend)
 
     @njit(nogil=True)
     def paste(images: np.ndarray, out: np.ndarray, top: int, bottom: int, left: int, right: int) -> None:
-        for i in range(images.shape[0]):
-            out[i] = images[i]
-            out[i, top:bottom, left:right] = images[i - 1, top:bottom, left:right]
+        n, height, width, channels = images.shape
+        for i in range(n):
+            for row in range(height):
+                inside = top <= row < bottom
+                for column in range(width):
+                    j = i - 1 if inside and left <= column < right else i
+                    for c in range(channels):
+                        out[i, row, column, c] = images[j, row, column, c]
 
     @njit(nogil=True)
     def paint(images: np.ndarray, holes: np.ndarray, fill: np.ndarray) -> None:
         for i in range(images.shape[0]):
-            top, bottom, left, right = holes[i]
-            images[i, top:bottom, left:right] = fill
+            for row in range(holes[i, 0], holes[i, 1]):
+                for column in range(holes[i, 2], holes[i, 3]):
+                    for c in range(images.shape[3]):
+                        images[i, row, column, c] = fill[c]
 
     @njit(nogil=True)
     def look_up(images: np.ndarray, out: np.ndarray, table: np.ndarray) -> None:

@@ -86,7 +86,7 @@ def chain(
 ) -> Iterator[dict[str, Any]]:
     """From a list of samples or an array, beside timm, torch and torch.compile."""
     torch.set_num_threads(threads)  # torch.compile bakes it in
-    work = Work(setup, size, draws=setup.shares)
+    work = Work(setup, size)
     draws, classes = work.draws(), work.classes
     fused = chain_peers.Compiled(draws, classes, work.dtype)
     contenders = [
@@ -118,9 +118,9 @@ def chain(
 def far(
     setup: Setup, name: str, size: tuple[int, int], threads: int = 1, *, aims: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """The same beside the peers that take long: a third of the rounds, two draws."""
+    """The same beside the peers that take long: a third of the rounds."""
     torch.set_num_threads(threads)
-    work = Work(setup, size, draws=2)
+    work = Work(setup, size)
     draws, rolled = work.draws(), work.draws("roll")
     peers: dict[str, tuple[Contender, float | None]] = {
         "torchvision v2": (
@@ -160,7 +160,7 @@ def far(
 def narrow(setup: Setup, name: str, dtype: str, threads: int, floor: float | None) -> Iterator[dict[str, Any]]:
     """16-bit floats out."""
     torch.set_num_threads(threads)
-    work = Work(setup, setup.large, dtype=dtype, draws=setup.shares)
+    work = Work(setup, setup.large, dtype=dtype)
     fused = chain_peers.Compiled(work.draws(), work.classes, work.dtype)
     contenders = [
         _timm(work, TIMM, "views"),
@@ -183,7 +183,7 @@ def narrow(setup: Setup, name: str, dtype: str, threads: int, floor: float | Non
 def from_planes(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """From uint8 NCHW: nothing to transpose, where torch.compile is strongest."""
     torch.set_num_threads(1)
-    work = Work(setup, size, source=LAYOUT, draws=setup.shares)
+    work = Work(setup, size, source=LAYOUT)
     fused = chain_peers.Compiled(work.draws(), work.classes, work.dtype)
     best = "torch.compile, kept memory, images only"
     contenders = [
@@ -200,7 +200,7 @@ def from_planes(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[dict
 def channels_last(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """NHWC out, where Keras, ffcv's kernels and torch.compile are at home."""
     torch.set_num_threads(1)
-    work = Work(setup, size, layout=SOURCE, draws=2)
+    work = Work(setup, size, layout=SOURCE)
     fill = tuple(np.rint(255 * np.array(work.to.mean)).tolist())
     fused = chain_peers.Compiled(work.draws(), work.classes, work.dtype)
     peers = [
@@ -235,7 +235,7 @@ def channels_last(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[di
 def per_sample(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """A switch, λ and box for each row, beside timm's elem mode."""
     torch.set_num_threads(1)
-    work = Work(setup, size, per="sample", draws=setup.shares)
+    work = Work(setup, size, per="sample")
     peer = _timm(work, "timm, mode=elem, c h w views", "views", "elem")
     yield from _measured(
         work,
@@ -256,7 +256,7 @@ def by_index(
 ) -> Iterator[dict[str, Any]]:
     """Rows of a data set, in memory and from a memory map whose pages the system holds, and from a list of them."""
     torch.set_num_threads(1)
-    work = Work(setup, size, draws=setup.shares)
+    work = Work(setup, size)
     draws = work.draws()
     fused = chain_peers.Compiled(draws, work.classes, work.dtype)
     rows = fused.gathered(torch.from_numpy(work.data), torch.from_numpy(work.labels), work.tensor(), _planes(work))
@@ -297,7 +297,7 @@ def by_index(
 def threads(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """One thread beside two."""
     torch.set_num_threads(1)
-    work = Work(setup, size, draws=setup.shares)
+    work = Work(setup, size)
     one, two = "mixops, 1 thread", "mixops, 2 threads"
     yield from _measured(
         work,
@@ -316,7 +316,7 @@ def ragged(setup: Setup, name: str, size: tuple[int, int]) -> Iterator[dict[str,
     torch.set_num_threads(1)
     even = size[1]
     sizes = sizes_of_equal_area(size, [even, even - 1, even + 1, 37])
-    works = {extent: Work(setup, (rows, extent), draws=2) for rows, extent in sizes}
+    works = {extent: Work(setup, (rows, extent)) for rows, extent in sizes}
     names = {extent: f"mixops, images only, {work.size[0]} × {extent} px" for extent, work in works.items()}
 
     def sized(work: Work) -> Step:

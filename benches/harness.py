@@ -24,9 +24,10 @@ BAND = 1.15
 #: Inputs of a row take this much memory together, so that none is still in a cache when its turn comes.
 ROTATED = 128 << 20
 METHOD = {
-    "round": "every contender in turn, at every draw; the order shifts by one from round to round",
+    "round": "every contender in turn, at every draw; the order shifts by one from round to round, and every other "
+    "round runs backwards, so that nobody always follows the same neighbour",
     "time": "mean over the draws of a round; freeing a fresh result counts, a loop pays it too",
-    "statistics": "median and quartiles over the clean rounds",
+    "statistics": "median and quartiles over the clean rounds; least over all rounds, as nothing makes work faster",
     "clean": f"rounds whose copy is within a factor {BAND} of the median copy",
     "ratio": "median of the ratios within a round, with their quartiles",
     "copy": "numpy.copyto of as many bytes as the result has, into kept memory; like the floor it runs between NumPy "
@@ -188,7 +189,7 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
     gc.disable()
     try:
         for r in tqdm(range(rounds), desc=row.name, unit="round", leave=False, disable=None):
-            order = names[r % len(names) :] + names[: r % len(names)]
+            order = (names[r % len(names) :] + names[: r % len(names)])[:: 1 if r % 2 else -1]
             for k in range(row.draws):
                 for name in order:
                     turn += 1
@@ -215,7 +216,7 @@ def summary(row: Row, seconds: dict[str, np.ndarray], differences: dict[str, flo
         entry = {
             "name": name,
             "ours": ours.get(name, False),
-            "ms": {k: v * 1e3 for k, v in quartiles(times).items()} | {"min": float(times.min()) * 1e3},
+            "ms": {k: v * 1e3 for k, v in (*quartiles(times).items(), ("min", float(seconds[name].min())))},
             "over_copy": float(np.median(times / kept["copy"])) if row.result else None,
             "over_floor": float(np.median(times / kept["floor"])) if row.moved else None,
             "gb_per_s": None,

@@ -38,7 +38,7 @@ def main() -> None:
             torch.set_num_threads(1)
             try:
                 for row in entry.measure(setup):
-                    tell("row", row={**row, "chapter": entry.chapter, "headline": entry.headline})
+                    tell("row", row={**row, "entry": entry.name, "chapter": entry.chapter, "headline": entry.headline})
             except Exception as error:  # one broken row must not cost the others their hour
                 traceback.print_exc()
                 tell("failed", name=entry.name, error=f"{type(error).__name__}: {error}")

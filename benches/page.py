@@ -74,8 +74,8 @@ def _verdict_table(report: dict[str, Any]) -> str:
 
 
 def _table(row: dict[str, Any]) -> str:
-    said = f"{row['name']}, allocator {row['allocator']}, threads: {row['threads']}, {row['clean_rounds']} of "
-    said += f"{row['rounds']} rounds clean, {row['draws']} draws a round"
+    said = f"{row['name']} (--rows {row['entry']}), allocator {row['allocator']}, threads: {row['threads']}, "
+    said += f"{row['clean_rounds']} of {row['rounds']} rounds clean, {row['draws']} draws a round"
     body = []
     for c in slowest_first(row):
         cells = "".join(f"<td>{value}" for value in _values(c))
@@ -112,8 +112,13 @@ def markdown(report: dict[str, Any]) -> str:
                         f"{row['clean_rounds']} of {row['rounds']} rounds clean", ""]  # fmt: skip
                 out += [*(f"- {text}" for text in fits(row)), ""] if row["curves"] else []
                 out += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|--:" * len(COLUMNS) + "|"]
-                out += [f"| {c['name']} | {' | '.join(_values(c))} |" for c in slowest_first(row)]
+                out += [_line((c["name"], *_values(c))) for c in slowest_first(row)]
     return "\n".join(out) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A line of a table in Markdown, where a bar would end a cell and a line break the table."""
+    return f"| {' | '.join(' '.join(text.split()).replace('|', chr(92) + '|') for text in cells)} |"
 
 
 def _values(c: dict[str, Any]) -> list[str]:
@@ -144,7 +149,9 @@ def _machine(report: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"allocator {name}", ", ".join(f"{k}={v}" for k, v in settings.items()) or "no settings"
     yield "load before and after", f"{report['load']['start']} and {report['load']['end']}"
     yield "command", report["command"]
-    yield "took", f"{report['seconds']:.0f} s"
+    longest = sorted((-s, entry) for times in report["took"].values() for entry, s in times.items())[:5]
+    told = ", ".join(f"{entry} {-s:.0f} s" for s, entry in longest)
+    yield "took", f"{report['seconds']:.0f} s; longest: {told}"
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ def bars(rows: Sequence[dict[str, Any]]) -> str:
             )
             cut = " (bar cut)" if ms > top else ""
             out.append(_text(LABEL + width + 4, y + j * BAR + 10, f"{ms:.3g}{cut}", "start"))
-    for place, (name, ms) in enumerate(lines.items()):
+    for place, (name, ms) in enumerate(sorted(lines.items(), key=lambda one: one[1])):
         x = LABEL + ms / top * WIDE
         dash = ' stroke-dasharray="5 3"' if name == "copy" else ""
         out.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="16" y2="{height - 20}" stroke="{COLOURS[1]}"{dash}/>')

@@ -38,11 +38,13 @@ SCHEMA: dict[str, Any] = {
     "allocators": {str: {str: str}},
     "load": {"start": (int, float, type(None)), "end": (int, float, type(None))},
     "seconds": _NUMBER,
+    "took": {str: {str: _NUMBER}},
     "failures": [{"name": str, "allocator": str, "error": str}],
     "rows": [
         {
             "name": str,
             "title": str,
+            "entry": str,
             "chapter": str,
             "headline": bool,
             "allocator": str,
@@ -95,8 +97,11 @@ def check(report: Any) -> None:
     _check(report, SCHEMA, "report")
     if report["schema"] != SCHEMA_VERSION:
         raise ValueError(f"report.schema: got {report['schema']}, expected {SCHEMA_VERSION}")
+    names = [(row["name"], row["allocator"]) for row in report["rows"]]
     for row in report["rows"]:
         where = f"row {row['name']}"
+        if names.count((row["name"], row["allocator"])) > 1:
+            raise ValueError(f"{where}: on allocator {row['allocator']} twice")
         if row["allocator"] not in report["allocators"]:
             raise ValueError(f"{where}: allocator {row['allocator']!r} is none of {sorted(report['allocators'])}")
         if not 1 <= row["clean_rounds"] <= row["rounds"]:

@@ -65,6 +65,10 @@ def measured(names: Sequence[str], rounds: int, small: bool, allocator: str) -> 
 def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     given = _arguments(words)
+    if given.list:
+        for entry in entries().values():
+            print(f"{entry.name:32} {'headline' if entry.headline else 'full':8} {entry.chapter}")
+        return 0
     try:
         wanted = chosen(entries(), given.rows.split(",") if given.rows else None, given.full)
     except ValueError as error:
@@ -74,10 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names, started, clock = [entry.name for entry in wanted], load_average(), time.monotonic()
     rows: list[dict[str, Any]] = []
     failures: list[dict[str, str]] = []
+    took: dict[str, dict[str, float]] = {name: {} for name in allocators}
     with tqdm(total=len(names) * len(allocators), unit="row", disable=None) as bar:
         for allocator in allocators:
+            since = time.monotonic()
             for event in measured(names, given.rounds, given.tiny, allocator):
                 if event["event"] == "start":
+                    since = time.monotonic()
                     bar.set_description(f"{event['name']}, allocator {allocator}")
                 elif event["event"] == "row":
                     rows.append({**event["row"], "allocator": allocator})
@@ -86,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     failures.append({"name": event["name"], "allocator": allocator, "error": event["error"]})
                     tqdm.write(f"\n{event['name']}, allocator {allocator}: FAILED: {event['error']}")
                 else:
+                    took[allocator][event["name"]] = time.monotonic() - since
                     bar.update()
     report = {
         "schema": SCHEMA_VERSION,
@@ -96,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "allocators": {name: ALLOCATORS[name] for name in allocators},
         "load": {"start": started, "end": load_average()},
         "seconds": time.monotonic() - clock,
+        "took": took,
         "failures": failures,
         "rows": rows,
     }
@@ -110,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _arguments(words: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Throughput beside the peers.")
     parser.add_argument("--full", action="store_true", help="the whole matrix, not the headline only")
+    parser.add_argument("--list", action="store_true", help="say which rows there are, and measure none")
     parser.add_argument("--rows", help="names of rows, with commas; a name that ends in * takes all that start so")
     parser.add_argument("--rounds", type=int, default=11, help="times each contender is timed (default %(default)s)")
     parser.add_argument("--allocator", choices=["both", *ALLOCATORS], default="both")

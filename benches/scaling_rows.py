@@ -10,6 +10,7 @@ import numpy as np
 import peers
 import torch
 from batches import LAYOUT, Setup, off, plans_of
+from fit import curves
 from harness import Contender, Row, measure
 
 import mixops as mx
@@ -142,47 +143,8 @@ def _measured(
     )
     measured = measure(row, setup.rounds)
     moved = {c.name: float(c.moved or 0) for c in contenders}
-    measured["curves"] = fitted(measured["contenders"], moved, axis)
+    measured["curves"] = curves(measured["contenders"], moved, axis)
     return measured
-
-
-def fitted(entries: Sequence[dict[str, Any]], moved: dict[str, float], axis: str) -> list[dict[str, Any]]:
-    """The contenders called "series, x" as curves of time over x.
-
-    Each has ``overhead_ms`` and ``gb_per_s``, of the line overhead + bytes ÷ rate with the least relative squares, and
-    ``deviation``, the largest relative distance of a point from it.
-    """
-    series: dict[str, list[dict[str, Any]]] = {}
-    for entry in entries:
-        name, _, x = entry["name"].rpartition(", ")
-        if name:
-            ms = {key: entry["ms"][key] for key in ("median", "q1", "q3")}
-            series.setdefault(name, []).append({"x": int(x), "bytes": moved[entry["name"]], "ms": ms})
-    curves = []
-    for name, points in series.items():
-        size = np.array([p["bytes"] for p in points])
-        time = np.array([p["ms"]["median"] for p in points])
-        overhead, each = _line(size, time)
-        deviation = np.abs((overhead + each * size) / time - 1).max()
-        curves.append(
-            {
-                "name": name,
-                "axis": axis,
-                "points": points,
-                "overhead_ms": overhead,
-                "gb_per_s": 1e-6 / each,
-                "deviation": float(deviation),
-            }
-        )
-    return curves
-
-
-def _line(size: np.ndarray, time: np.ndarray) -> tuple[float, float]:
-    """Overhead, 0 or more, and time for each byte, above 0, with the least sum of squared relative deviations."""
-    (overhead, each), *_ = np.linalg.lstsq(np.stack([1 / time, size / time], 1), np.ones(len(time)), rcond=None)
-    if overhead < 0 or each <= 0:
-        overhead, each = 0.0, (size / time).sum() / ((size / time) ** 2).sum()
-    return float(overhead), float(each)
 
 
 ROWS: dict[str, Callable[[Setup], Iterator[dict[str, Any]]]] = {

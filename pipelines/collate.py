@@ -18,6 +18,11 @@ from .shared import share_results
 class MixCollator:
     """A ``collate_fn`` that mixes: the plan of a batch depends on its key (epoch, step, rank) and the seed alone.
 
+    From the workers of a DataLoader (on Linux) large results reach the main process in shared memory that is kept,
+    without a copy, and their memory is used again when the last view of them there has died. ``mixops.pool.limit`` of
+    a worker bounds that memory; a batch that finds none, since all batches are kept, say, is copied as torch does it,
+    and a limit of 0 (in ``worker_init_fn``) always leaves it to torch.
+
     Args:
         op: the operator.
         fields: {name: Field | Labels}; for tuple samples {position: ...}. Entries it does not name pass through.

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from select import select
 from typing import Any
 
 import ml_dtypes
@@ -39,10 +40,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="shared 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[None]:
     gc.collect()
-    assert (mappings(), descriptors()) == (0, 0)
+    before = mappings(), descriptors()  # none, unless a test that failed is being shown
     yield
     gc.collect()
-    assert (mappings(), descriptors()) == (0, 0)
+    assert mappings() <= before[0]
+    assert descriptors() <= before[1]
 
 
 @contextmanager
@@ -54,7 +56,6 @@ def shared_pool() -> Iterator[None]:
         yield
     finally:
         mx.pool.source = before
-        gc.collect()
         mx.pool.trim()
 
 
@@ -214,24 +215,27 @@ def test_many_views_of_one_block_travel_together() -> None:
 
 def test_a_forked_child_keeps_the_batches_it_was_born_with() -> None:
     children: list[tuple[int, int]] = []
+    ended: list[int] = []
 
-    def end(child: int, tell: int) -> int:
+    def end(child: int, tell: int) -> None:
         os.write(tell, b".")
         os.close(tell)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
     for batch in numbered(60, workers=1):
         if batch["number"] % 3 == 0 and batch["number"] < 45:
             told, tell = os.pipe()
             child = os.fork()
             if child == 0:
-                os.read(told, 1)  # many batches later
+                select([told], [], [], 30)  # many batches later
                 os._exit(0 if whole(batch) else 1)
             os.close(told)
             children.append((child, tell))
         if len(children) > 2:
-            assert end(*children.pop(0)) == 0
-    assert [end(*child) for child in children] == [0, 0]
+            end(*children.pop(0))
+    for child, tell in children:
+        end(child, tell)
+    assert ended == [0] * 15
     assert batch["fresh"] <= 9  # blocks of children that have ended are used again
 
 

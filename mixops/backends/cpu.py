@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import MixTypeError, MixValueError
 from ..layout import BOX_AXES, parse_layout
+from ..memory import pool
 from ..noise import table
-from ..spec import shape_of
 from . import is_tensor, reference
 from .lines import Geometry, geometry
 from .order import walk
@@ -81,18 +81,13 @@ def _run_tensor(job: Job) -> Any:
 
     x = [_array_of(t) for t in job.x] if isinstance(job.x, Sequence) else _array_of(job.x)
     dtype = dtype_name(job.x)
-    out = job.out
-    if out is None:
-        shape = list(shape_of(x, job.names))
-        shape[job.names.index("b")] = job.plan.n
-        if job.to is not None:
-            out = torch.empty(job.to.shape(job.names, tuple(shape)), dtype=getattr(torch, job.to.dtype))
-        elif isinstance(x, list) or tuple(shape) != tuple(job.x.shape):
-            out = torch.empty(shape, dtype=getattr(torch, dtype))
-        else:
-            out = torch.empty_like(job.x)
-    done = _mixed(replace(job, x=x, out=_array_of(out)), dtype)
-    return None if done is None else out
+    out = None if job.out is None else _array_of(job.out)
+    done = _mixed(replace(job, x=x, out=out), dtype, np.dtype(np.uint16))
+    if done is None or job.out is not None:
+        return None if done is None else job.out
+    if (dtype if job.to is None else job.to.dtype) == "bfloat16":
+        return torch.from_numpy(done.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(done)
 
 
 def _array_of(tensor: Any) -> np.ndarray:
@@ -102,11 +97,13 @@ def _array_of(tensor: Any) -> np.ndarray:
     return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
-def _new(job: Job, source: Rows) -> np.ndarray:
+def _new(job: Job, source: Rows, bfloat16: np.dtype[Any] | None) -> np.ndarray:
+    """Recycled memory for a result; what comes back to the pool when its last view dies."""
     if job.to is not None:
         extent = dict(zip(source.names, source.shape, strict=True)) | {"b": job.plan.n}
-        return np.empty([extent[n] for n in parse_layout(job.to.layout)], reference.numpy_dtype(job.to.dtype))
-    whole = np.empty((job.plan.n, *source.shape), source.dtype)
+        named = bfloat16 if job.to.dtype == "bfloat16" and bfloat16 else reference.numpy_dtype(job.to.dtype)
+        return pool.empty([extent[n] for n in parse_layout(job.to.layout)], named)
+    whole = pool.empty((job.plan.n, *source.shape), source.dtype)
     rest = [1 + source.names.index(n) for n in job.names if n != "b"]
     return np.moveaxis(whole.transpose(0, *rest), 0, job.names.index("b"))
 
@@ -130,18 +127,24 @@ class _Form:
     shift: np.ndarray | None
 
 
-def _mixed(job: Job, dtype: str) -> np.ndarray | None:
-    """The result, or None where the kernels have no form for the job."""
+def _mixed(job: Job, dtype: str, bfloat16: np.dtype[Any] | None = None) -> np.ndarray | None:
+    """The result, or None where the kernels have no form for the job.
+
+    Args:
+        job: on arrays.
+        dtype: of its values.
+        bfloat16: what stands for bfloat16 in a new result; None for NumPy's own.
+    """
     plan, fills = job.plan, job.plan.fills
     source = Rows(job.x, job.names)
-    known = dtype in _LIKE or source.itemsize in _IDS
+    known = (dtype in _LIKE or source.itemsize in _IDS) and not source.dtype.hasobject
     if job.kind == "valid" or not known or (plan.facts.paints and not _paints(dtype, source.itemsize)):
         return None
     noisy = plan.facts.paints and bool(fills.noise[-1 - plan.partner[plan.facts.painted]].any())
     halves = dtype in ("bfloat16", "float16") and _rounds_twice(plan)
     in_place = job.in_place and source.in_x
     apart = in_place and halves  # their rows are read again after others have been written
-    out = _new(job, source) if apart or job.out is None else job.out
+    out = _new(job, source, bfloat16) if apart or job.out is None else job.out
     out_dtype = dtype if job.to is None else job.to.dtype
     out_names = job.names if job.to is None else parse_layout(job.to.layout)
     out_strides = dict(zip(out_names, out.strides, strict=True))
@@ -164,8 +167,8 @@ def _mixed(job: Job, dtype: str) -> np.ndarray | None:
             np.empty(0, wide) if recast else like,
             _like(out_dtype, source.itemsize) if recast or moved else None,
             (fills.noise, fills.std, fills.key, table()) if noisy else None,
-            scale.astype(wide) if scaled else None,
-            shift.astype(wide) if scaled else None,
+            _repeated(scale, geo).astype(wide) if scaled else None,
+            _repeated(shift, geo).astype(wide) if scaled else None,
         )
         _launch(plan, source, out, out_strides["b"], geo, form, in_place and not apart, job.threads)
     if apart:
@@ -182,6 +185,12 @@ def _rounds_twice(plan: Plan) -> bool:
 
 
 _NOTHING = np.ones(1), np.zeros(1)
+
+
+def _repeated(values: np.ndarray, geo: Geometry) -> np.ndarray:
+    """Values of channels that alone fill the places of a run, over and over: a vector takes its own from there."""
+    channels = len(values)
+    return np.resize(values, channels + 64) if channels > 1 and geo.inner == channels and geo.post == 1 else values
 
 
 def _like(dtype: str, itemsize: int) -> np.ndarray:
@@ -206,8 +215,7 @@ def _launch(
     from . import kernels
 
     facts = plan.facts
-    # A tail scatters its lines over the result in runs too short to stream.
-    streamed = not in_place and form.like_out is None and out.nbytes >= STREAM_FROM
+    streamed = not in_place and out.nbytes >= STREAM_FROM
     order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)

@@ -1,13 +1,13 @@
-"""What happens to single elements: fills and noise on the way in; scaling, casting and laying out on the way out."""
+"""Single elements: how a number is stored, and what fills and noise paint."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit, types
+from numba import njit, types
 from numba.extending import overload
 
 from ..noise import M0, M1, SCALE, TABLE_BITS, W0, W1
-from .vector import blend, half_bits, load_one, pointer, take_over
+from .vector import blend, half_bits, take_over
 
 
 def store(value, like): ...
@@ -106,38 +106,3 @@ def fill_line(target, first, stop, fill, take, channel, place, step, inner, post
 def keep(array):
     """Hold an array that is only known by its address until here."""
     return len(array)
-
-
-@njit(nogil=True)
-def finish_line(start, painted_at, elements, channel, run, scale, shift, strides, work, like_out):
-    """Normalise, cast and lay out the elements of one painted line; ``start`` is where the first of them goes."""
-    _, _, inner, post, _ = run
-    painted, count = carray(pointer(painted_at), elements, work.dtype), elements // inner
-    along, within = strides
-    size = like_out.itemsize
-    packed = along == size
-    hop = 1 if packed else along // size
-    for i in range(inner):
-        piece = carray(pointer(start + i * within), (count - 1) * hop + 1, like_out.dtype)
-        if scale is None:
-            for j in range(count):
-                piece[j * hop] = _recast(painted[j * inner + i], like_out)
-        else:
-            c = (channel if channel >= 0 else i // post) % len(scale)
-            a, b = scale[c], shift[c]
-            if packed:  # a loop of its own: only where the step is known to be 1 does it become vectors
-                for j in range(count):
-                    piece[j] = store(painted[j * inner + i] * a + b, like_out)
-            else:
-                for j in range(count):
-                    piece[j * hop] = store(painted[j * inner + i] * a + b, like_out)
-
-
-def _recast(value, like): ...
-
-
-@overload(_recast)
-def _recast_impl(value, like):
-    if value == like.dtype:
-        return lambda value, like: value
-    return lambda value, like: store(load_one(value), like)

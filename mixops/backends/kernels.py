@@ -18,8 +18,9 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from .elements import fill_line, finish_line, keep, store
-from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over
+from .elements import fill_line, keep, store
+from .tail import finish_lines
+from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over, unowned
 
 
 def _cached(function):
@@ -34,7 +35,7 @@ def _cached(function):
         return njit(nogil=True)(function)
     here, store = Path(__file__), getattr(kernel._cache, "_cache_file", None)
     if store is not None:
-        files = [here.with_name(name) for name in ("elements.py", "kernels.py", "vector.py")]
+        files = [here.with_name(name) for name in ("elements.py", "kernels.py", "tail.py", "vector.py")]
         files.append(here.parents[1] / "noise.py")
         store._source_stamp = (store._source_stamp, crc32(b"".join(file.read_bytes() for file in files)))
     return kernel
@@ -157,16 +158,32 @@ def _save(saved, own_at, first_at, user, donor, box, opacity, grid, cut, count, 
 
 
 @njit(nogil=True)
-def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, values, noise, work):
+def _tiles(values, run, room, work):
+    """Each fill as a stretch of line where channels lie inside it; none if that would be long."""
+    _, _, inner, post, _ = run
+    fills, channels = values.shape
+    length = room - room % inner if channels > 1 and fills * room <= 1 << 16 else 0
+    tiles = np.empty((fills, length), work.dtype)
+    for fill in range(fills):
+        for e in range(length):
+            tiles[fill, e] = store(values[fill, e % inner // post % channels], work)
+    return tiles
+
+
+@njit(nogil=True)
+def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, values, tiles, noise, work):
     """Paint elements a..b of some lines of a unit."""
     _, _, inner, post, step = run
-    channels = values.shape[1]
+    channels, size = values.shape[1], work.itemsize
     for one in range(line, until):
-        here = at + _ahead(one, a, cut) * work.itemsize
+        here = at + _ahead(one, a, cut) * size
         channel = coords[one, -1]
         if noise is None:
             if take == 1 and (channels == 1 or channel >= 0):
                 paint(here, store(values[fill, channel if channels > 1 else 0], work), b - a, work)
+                continue
+            if take == 1 and tiles.shape[1] >= b - a:
+                take_over(here, tiles.ctypes.data + fill * tiles.shape[1] * size, b - a, False, work, work)
                 continue
         fill_line(here, a, b, fill, take, channel, places[one, 0], step, inner, post, values, noise, work)
 
@@ -200,22 +217,55 @@ def mix_units(
             count visits.
         past_cache: stream results to memory.
     """
+    extent, inner = run[1], run[2]
+    line_size, size = extent * inner, like.itemsize
+    lines_a_unit, piece = units[2], units[3]
+    room = lines_a_unit * line_size if piece == 0 else piece
+    # One patch on whole rows goes straight to memory; anything else is painted in cache and then sent.
+    direct = past_cache and opacity.shape[1] == 1
+    if box is not None:
+        direct = False
+    staged = past_cache and not direct
+    if like_out is not None:
+        staged, direct = True, False
+    # Whole cache lines, for an access across two costs double; and room for vectors that reach beyond the end.
+    scratch = np.empty(room * work.itemsize + 2048 if staged else 0, np.uint8)
+    stage = (scratch.ctypes.data + 63) & ~63
+    saved = np.empty(room * size if saves is not None else 0, np.uint8)
+    tiles = np.empty((0, 0), work.dtype) if values is None else _tiles(values, run, min(room, line_size), work)
+    _walk(
+        unowned(like), unowned(work), unowned(like_out), unowned(own), unowned(target), unowned(donor), unowned(box),
+        unowned(opacity), unowned(fill), unowned(values), unowned(tiles), noise, unowned(order), unowned(saves),
+        unowned(reads), unowned(mates), unowned(coords), unowned(steps), run, unowned(places), unowned(scale),
+        unowned(shift), strides, units, past_cache, stage if staged else 0, direct, saved.ctypes.data,
+    )  # fmt: skip
+    if past_cache:
+        fence()
+    keep(scratch)
+    keep(saved)
+    keep(tiles)
+
+
+@njit(nogil=True)
+def _walk(
+    like, work, like_out, own, target, donor, box, opacity, fill, values, tiles, noise, order, saves, reads, mates,
+    coords, steps, run, places, scale, shift, strides, units, past_cache, stage, direct, saved,
+):  # fmt: skip
+    """The loop of mix_units, on arrays that it need not count owners of: that would cost more than the smaller units.
+
+    Args:
+        tiles: see _tiles, empty where nothing is painted.
+        stage: address of memory to paint units in, 0 where they are painted in the result.
+        direct: stream the one patch of each row.
+        saved: address of memory for the saved original of a unit.
+        (the others): those of mix_units.
+    """
     axis, extent, inner, _, _ = run
     grid = (coords, steps, axis, inner)
     lo, hi, lines_a_unit, piece, visit = units
     line_size, size, patches = extent * inner, like.itemsize, opacity.shape[1]
     pieces = 1 if piece == 0 else (line_size + piece - 1) // piece
-    room = lines_a_unit * line_size if piece == 0 else piece
-    # One patch on whole rows goes straight to memory; anything else is painted in cache and then sent.
-    direct = past_cache and patches == 1
-    if box is not None:
-        direct = False
-    staged = past_cache and not direct
-    if like_out is not None:
-        staged = True
-    scratch = np.empty(room * work.itemsize + 64 if staged else 0, np.uint8)
-    stage = (scratch.ctypes.data + 63) & ~63  # whole cache lines: an access across two costs double
-    saved = np.empty(room * size if saves is not None else 0, np.uint8)
+    staged = stage != 0
     first_at = 0
     total = -(-len(coords) // lines_a_unit) * pieces
     # Saved originals are kept for one unit: in place a visit is one unit.
@@ -231,7 +281,7 @@ def mix_units(
                 cut = (first, last, e0, e1, line_size)
                 own_at = own[n] + offset * size
                 at = stage if staged else target[n] + offset * work.itemsize
-                begun = False
+                begun, coming = False, own_at
                 if saves is not None:
                     begun = True
                     if mates is not None:
@@ -248,9 +298,7 @@ def mix_units(
                             continue
                     if saves[n] >= 0:
                         first_at = own[n]
-                        _save(
-                            saved.ctypes.data, own_at, first_at, saves[n], donor, box, opacity, grid, cut, count, like
-                        )
+                        _save(saved, own_at, first_at, saves[n], donor, box, opacity, grid, cut, count, like)
                 for k in range(patches):
                     take = opacity[n, k]
                     if take == 0:
@@ -258,11 +306,12 @@ def mix_units(
                     base = donor[n, k] + offset * size
                     if saves is not None:
                         if reads[n]:
-                            base = saved.ctypes.data + donor[n, k] - first_at
+                            base = saved + donor[n, k] - first_at
                     whole = donor[n, k] != 0
                     if box is not None:
                         whole = whole and _covers(box, n, k, grid, cut)
                     if whole:
+                        coming = base  # the row itself was the donor of the one before: it is still in cache
                         if take == 1:
                             take_over(at, base, count, direct, like, work)
                         elif begun:
@@ -289,8 +338,9 @@ def mix_units(
                                     _onto(here, there, b - a, take, like, work)
                         elif values is not None:
                             _paint_lines(
-                                at, line, until, a, b, cut, fill[n, k], take, coords, places, run, values, noise, work
-                            )
+                                at, line, until, a, b, cut, fill[n, k], take, coords, places, run, values, tiles, noise,
+                                work,
+                            )  # fmt: skip
                         line, until = until, last
                         if box is not None:
                             line, until = _stretch(box, n, k, grid, line, last)
@@ -302,17 +352,29 @@ def mix_units(
                         continue
                     take_over(at, own_at, count, False, like, work)
                 if like_out is not None:
-                    for line in range(first, last):
+                    # Nothing else is read while the results are on their way to memory.
+                    for byte in range(count * size, 2 * count * size, 64):
+                        fetch(coming + byte, 0)
+                    line = first
+                    while line < last:
+                        # Lines of one channel that follow one another in the result too go out as one.
+                        until = line + 1
+                        while (
+                            until < last
+                            and coords[until, -1] == coords[line, -1]
+                            and places[until, 1] - places[line, 1] == (until - line) * extent * strides[0]
+                        ):
+                            until += 1
                         start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
                         painted = at + (line - first) * line_size * work.itemsize
-                        finish_line(
-                            start, painted, e1 - e0, coords[line, -1], run, scale, shift, strides, work, like_out
-                        )
+                        count = (until - line - 1) * line_size + e1 - e0
+                        finish_lines(
+                            start, painted, count, coords[line, -1], run, scale, shift, strides, past_cache, work,
+                            like_out,
+                        )  # fmt: skip
+                        line = until
                 elif staged:
                     send(target[n] + offset * size, at, count, own_at + count * size, work)
-    if past_cache:
-        fence()
-    keep(scratch)
 
 
 def _onto(target, donor, count, take, like, work): ...

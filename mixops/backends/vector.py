@@ -23,7 +23,7 @@ _STORED = {
     types.float32: _F32, types.float64: _F64, types.uint8: ir.IntType(8), types.uint16: _I16, types.int16: _I16,
     types.uint32: _I32, types.uint64: _I64,
 }  # fmt: skip
-_SIZE = {
+SIZE = {
     types.float32: 4,
     types.float64: 8,
     types.uint8: 1,
@@ -36,7 +36,7 @@ _LINE = 64
 _IDS = (types.uint32, types.uint64)
 
 
-class _Emit:
+class Emit:
     """The few vector instructions the loops are made of."""
 
     def __init__(self, builder: Any) -> None:
@@ -61,8 +61,36 @@ class _Emit:
         if past_cache:
             store.set_metadata("nontemporal", self.b.module.add_metadata([ir.Constant(_I32, 1)]))
 
+    def store_some(self, value: Any, address: Any, index: Any, count: Any, dtype: Any) -> None:
+        """Store the first ``count`` lanes only."""
+        lanes, size = value.type.count, SIZE[dtype]
+        places = ir.Constant(ir.VectorType(_I64, lanes), [ir.Constant(_I64, i) for i in range(lanes)])
+        mask = self.b.icmp_signed("<", places, self.splat(count, lanes))
+        kind = ir.FunctionType(ir.VoidType(), [value.type, cgutils.voidptr_t, _I32, mask.type])
+        letter = {_F32: "f32", _F64: "f64"}.get(_STORED[dtype], f"i{8 * size}")
+        put = cgutils.get_or_insert_function(self.b.module, kind, f"llvm.masked.store.v{lanes}{letter}.p0")
+        offset = self.b.mul(index, ir.Constant(_I64, size))
+        to = self.b.inttoptr(self.b.add(address, offset), cgutils.voidptr_t)
+        self.b.call(put, [value, to, ir.Constant(_I32, 1), mask])
+
+    def every(self, parts: list[Any], lanes: int) -> Any:
+        """Every n-th element of n vectors that follow one another."""
+        hop, found = len(parts), parts[0]
+        for i, part in enumerate(parts[1:], 1):
+            mask = [self._pick(hop * lane, lane, i, lanes) for lane in range(lanes)]
+            found = self.b.shuffle_vector(found, part, ir.Constant(ir.VectorType(_I32, lanes), mask))
+        return found
+
+    @staticmethod
+    def _pick(element: int, lane: int, part: int, lanes: int) -> ir.Constant:
+        """Where a lane comes from when vector ``part`` is added to those before it."""
+        behind = element - part * lanes
+        if 0 <= behind < lanes:
+            return ir.Constant(_I32, lanes + behind)
+        return ir.Constant(_I32, element if part == 1 and behind < 0 else lane)
+
     def _at(self, address: Any, index: Any, dtype: Any, kind: Any) -> Any:
-        offset = self.b.mul(index, ir.Constant(_I64, _SIZE[dtype]))
+        offset = self.b.mul(index, ir.Constant(_I64, SIZE[dtype]))
         return self.b.inttoptr(self.b.add(address, offset), kind.as_pointer())
 
     def widen(self, value: Any, dtype: Any, wide: Any, lanes: int) -> Any:
@@ -139,7 +167,7 @@ def _sweep(
         past_cache: a bit: store whole lines past the cache; None: never.
         ahead: an address to ask for bytes from while storing, or None.
     """
-    emit, size = _Emit(builder), _SIZE[dtype]
+    emit, size = Emit(builder), SIZE[dtype]
     lanes = _LINE // size
 
     def put(found: list[Any], index: Any, past: bool = False) -> None:
@@ -187,7 +215,7 @@ def _sweep(
             in_cache()
 
 
-def _call(builder: Any, name: str, args: list[Any], emit: Callable[[Any, list[Any]], None]) -> None:
+def call_once(builder: Any, name: str, args: list[Any], emit: Callable[[Any, list[Any]], None]) -> None:
     """Call a function of the module, emitted at the first call: a loop is compiled once, not at each place of use."""
     function = builder.module.globals.get(name)
     if function is None:
@@ -203,7 +231,7 @@ def _call(builder: Any, name: str, args: list[Any], emit: Callable[[Any, list[An
 
 def _blender(builder: Any, share: Any, kind: Any, result: Any) -> Callable[[Any, Any, int], Any]:
     """(own, donor, lanes) -> blended vector of the type ``result``, for a share of the donor."""
-    emit = _Emit(builder)
+    emit = Emit(builder)
     wide = types.float64 if result == types.float64 else types.float32
     if kind == result == types.uint8:
         scaled = builder.fmul(builder.fpext(share, _F64), ir.Constant(_F64, 65536.0))
@@ -231,7 +259,7 @@ def blend(
 
     def loop(builder: Any, args: list[Any]) -> None:
         to, one, other, many, share, past = args
-        emit, mixed = _Emit(builder), _blender(builder, share, kind, result)
+        emit, mixed = Emit(builder), _blender(builder, share, kind, result)
 
         def values(index: Any, lanes: int) -> list[Any]:
             own, donor = (emit.load(address, index, kind, lanes) for address in (one, other))
@@ -241,7 +269,7 @@ def blend(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if kind not in _IDS:  # ids are never blended: execute has refused it
-            _call(builder, f"mixops.blend.{kind}.{result}", list(args[:-2]), loop)
+            call_once(builder, f"mixops.blend.{kind}.{result}", list(args[:-2]), loop)
         return context.get_dummy_value()
 
     whole = types.int64
@@ -255,7 +283,7 @@ def blend_both(typingctx: Any, one: Any, other: Any, count: Any, take: Any, take
 
     def loop(builder: Any, args: list[Any]) -> None:
         a, b, many, share, share_other = args
-        emit = _Emit(builder)
+        emit = Emit(builder)
         mix_a, mix_b = (_blender(builder, s, kind, kind) for s in (share, share_other))
 
         def values(index: Any, lanes: int) -> list[Any]:
@@ -266,7 +294,7 @@ def blend_both(typingctx: Any, one: Any, other: Any, count: Any, take: Any, take
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if kind not in _IDS:
-            _call(builder, f"mixops.blend_both.{kind}", list(args[:-1]), loop)
+            call_once(builder, f"mixops.blend_both.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     whole, share = types.int64, types.float32
@@ -280,7 +308,7 @@ def swap(typingctx: Any, one: Any, other: Any, count: Any, like: Any) -> Any:
 
     def loop(builder: Any, args: list[Any]) -> None:
         a, b, many = args
-        emit = _Emit(builder)
+        emit = Emit(builder)
 
         def values(index: Any, lanes: int) -> list[Any]:
             return [emit.load(address, index, kind, lanes) for address in (b, a)]
@@ -288,7 +316,7 @@ def swap(typingctx: Any, one: Any, other: Any, count: Any, like: Any) -> Any:
         _sweep(builder, [a, b], many, kind, None, values)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _call(builder, f"mixops.swap.{kind}", list(args[:-1]), loop)
+        call_once(builder, f"mixops.swap.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, like), codegen
@@ -302,7 +330,7 @@ def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: 
 
     def loop(builder: Any, args: list[Any]) -> None:
         to, start, many, past = args
-        emit = _Emit(builder)
+        emit = Emit(builder)
 
         def values(index: Any, lanes: int) -> list[Any]:
             found = emit.load(start, index, kind, lanes)
@@ -311,7 +339,7 @@ def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: 
         _sweep(builder, [to], many, result, past, values)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _call(builder, f"mixops.take_over.{kind}.{result}", list(args[:-2]), loop)
+        call_once(builder, f"mixops.take_over.{kind}.{result}", list(args[:-2]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.boolean, like, work), codegen
@@ -324,11 +352,11 @@ def paint(typingctx: Any, target: Any, value: Any, count: Any, like: Any) -> Any
 
     def loop(builder: Any, args: list[Any]) -> None:
         to, one, many = args
-        emit = _Emit(builder)
+        emit = Emit(builder)
         _sweep(builder, [to], many, kind, None, lambda index, lanes: [emit.splat(one, lanes)])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _call(builder, f"mixops.paint.{kind}", list(args[:-1]), loop)
+        call_once(builder, f"mixops.paint.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, kind, types.int64, like), codegen
@@ -365,11 +393,11 @@ def send(typingctx: Any, target: Any, source: Any, count: Any, ahead: Any, like:
 
     def loop(builder: Any, args: list[Any]) -> None:
         to, start, many, coming = args
-        emit, always = _Emit(builder), ir.Constant(ir.IntType(1), 1)
+        emit, always = Emit(builder), ir.Constant(ir.IntType(1), 1)
         _sweep(builder, [to], many, kind, always, lambda index, lanes: [emit.load(start, index, kind, lanes)], coming)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _call(builder, f"mixops.send.{kind}", list(args[:-1]), loop)
+        call_once(builder, f"mixops.send.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.int64, like), codegen
@@ -404,7 +432,7 @@ def load_one(typingctx: Any, value: Any) -> Any:
     wide = types.float64 if value == types.float64 else types.float32
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = _Emit(builder)
+        emit = Emit(builder)
         vector = emit.splat(args[0], 1)
         return builder.extract_element(emit.widen(vector, value, wide, 1), ir.Constant(_I32, 0))
 
@@ -417,7 +445,22 @@ def half_bits(typingctx: Any, value: Any, like: Any) -> Any:
     kind = like.dtype
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = _Emit(builder)
+        emit = Emit(builder)
         return builder.extract_element(emit.narrow(emit.splat(args[0], 1), kind, 1), ir.Constant(_I32, 0))
 
     return kind(types.float32, like), codegen
+
+
+@intrinsic
+def unowned(typingctx: Any, array: Any) -> Any:
+    """The same array without its owner, who must outlive it; None stays None."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if not isinstance(array, types.Array):
+            return context.get_dummy_value()
+        bare = context.make_array(array)(context, builder, args[0])
+        for owner in ("meminfo", "parent"):
+            setattr(bare, owner, cgutils.get_null_value(getattr(bare, owner).type))
+        return bare._getvalue()
+
+    return array(array), codegen

@@ -1,0 +1,82 @@
+"""What the tests of the benchmark share: its folder on the path, a small report that passes the check, naps."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+BENCHES = Path(__file__).parent.parent / "benches"
+# Last, as both folders have a module called peers: none that the tests import here needs that of the benchmark.
+sys.path.append(str(BENCHES))
+
+import harness  # noqa: E402
+from machine import environment  # noqa: E402
+from report import SCHEMA_VERSION  # noqa: E402
+
+
+def sleeper(seconds: float) -> Any:
+    return lambda x, k: time.sleep(seconds)
+
+
+def row_of(*contenders: Any, **options: Any) -> Any:
+    return harness.Row("naps", "how long a nap takes", [None], 2, contenders, **options)
+
+
+def measured(name: str = "naps", allocator: str = "as it comes", **changes: Any) -> dict[str, Any]:
+    """A row as a report holds it: one of ours, a peer that takes twice as long, and a copy; one aim, met or not."""
+    entries = [("mixops", True, 2.0), ("peer", False, 4.0), ("copy", False, 1.0)]
+    contenders = [
+        {
+            "name": who,
+            "ours": ours,
+            "ms": {"median": ms, "q1": ms, "q3": ms, "min": ms},
+            "over_copy": ms,
+            "over_floor": None,
+            "gb_per_s": None,
+            "difference": None,
+        }
+        for who, ours, ms in entries
+    ]
+    row = {
+        "name": name,
+        "title": f"what {name} takes",
+        "entry": name,
+        "chapter": "Naps",
+        "headline": True,
+        "allocator": allocator,
+        "threads": 1,
+        "draws": 1,
+        "rounds": 3,
+        "clean_rounds": 3,
+        "bytes_moved": 0,
+        "result_bytes": 0,
+        "contenders": contenders,
+        "lines": [ratio("peer ÷ mixops", 2.0, at_least=1.6)],
+        "curves": [],
+        "notes": [],
+    }
+    return row | changes
+
+
+def ratio(what: str, value: float, **aim: float) -> dict[str, Any]:
+    return harness.line(what, {"median": value, "q1": value, "q3": value}, "x", **aim)
+
+
+def report_of(*rows: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A whole report of some rows."""
+    whole = {
+        "schema": SCHEMA_VERSION,
+        "benchmark": "headline",
+        "command": "python benches/run.py",
+        "method": harness.METHOD,
+        "environment": environment([1]),
+        "allocators": {"as it comes": {}, "tuned": {"MALLOC_TOP_PAD_": "1"}},
+        "load": {"start": 0.0, "end": None},
+        "seconds": 1.5,
+        "took": {"as it comes": {row["entry"]: 0.5 for row in rows}},
+        "failures": [],
+        "rows": list(rows),
+    }
+    return whole | changes
