@@ -290,8 +290,8 @@ def in_memory(setup: Setup) -> Iterator[dict[str, Any]]:
             Ratio("mixops ArrayLoader, 1 thread", THREADS),
         ],
         (
-            f"an epoch has {many} batches for ours, {few} for the peers and {2 * few} for torch by hand, whose threads or "
-            "processes torchdata starts anew each epoch",
+            f"an epoch has {many} batches for ours, {few} for the peers and {2 * few} for torch by hand, whose threads "
+            "or processes torchdata starts anew each epoch",
             "timm is given images that lie as planes already, its faster way",
             "the peers erase with their own rules, one box in every image; all draw for themselves",
         ),
