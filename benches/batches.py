@@ -126,12 +126,12 @@ class Tensors:
 
         return step
 
-    def images(self, plans: Sequence[mx.Plan], *, in_place: bool = False, fresh: bool = False) -> Step:
+    def images(self, plans: Sequence[mx.Plan], *, in_place: bool = False, new: bool = False) -> Step:
         """The images only, of plans drawn before."""
 
         def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
             images = batch[0]
-            out = images if in_place else None if fresh else self.kept
+            out = images if in_place else None if new else self.kept
             return mx.mix(images, plans[k], LAYOUT, out=out, threads=self.threads)
 
         return step

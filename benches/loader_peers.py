@@ -75,7 +75,7 @@ def timm(samples: Any, batch_size: int, workers: int, classes: int) -> Iterable[
     loader, mixup = _quietly(load)
     collate = mixup.FastCollateMixup(ALPHA, 1.0, mode="batch", label_smoothing=0.0, num_classes=classes)
     feed = data_loader(samples, batch_size, workers, collate)
-    return loader.PrefetchLoader(feed, MEAN, STD, device=torch.device("cpu"), re_prob=1.0)  # type: ignore[no-any-return]
+    return loader.PrefetchLoader(feed, MEAN, STD, device=torch.device("cpu"), re_prob=1.0)
 
 
 def albumentations(samples: Any, batch_size: int, workers: int, classes: int) -> Iterable[Any]:
@@ -83,7 +83,7 @@ def albumentations(samples: Any, batch_size: int, workers: int, classes: int) ->
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or it asks the network for its newest version
 
     def load() -> Any:
-        import albumentations
+        import albumentations  # type: ignore[import-untyped]
 
         return albumentations
 
@@ -111,7 +111,7 @@ def torchdata(samples: Any, batch_size: int, method: str, classes: int) -> Itera
     mapper = nodes.ParallelMapper(
         batches, chain, num_workers=2, method=method, multiprocessing_context="fork" if method == "process" else None
     )
-    return nodes.Loader(mapper)  # type: ignore[no-any-return]
+    return nodes.Loader(mapper)
 
 
 def mix_by_hand(x: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:

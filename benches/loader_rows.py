@@ -38,9 +38,8 @@ ROUNDING = 1e-5
 THREADS, MAPPED = f"mixops ArrayLoader, {CORES} threads", f"mixops ArrayLoader, {CORES} threads, memory map"
 WORKERS = f"mixops MixCollator, DataLoader, {CORES} workers"
 TURNS = (
-    "times are for one batch; a turn is a whole epoch, from asking for its iterator to its end: nothing made ahead is "
-    f"left out or left over. {MANY} batches, {FEW} for loaders that take much longer and {2 * FEW} for torchdata's by "
-    "hand, whose threads or processes start anew each epoch; a DataLoader's worker processes stay"
+    "times are for one batch; a turn is a whole epoch, from asking for its iterator to its end, so that nothing made "
+    "ahead is left out or left over; a DataLoader's worker processes stay from epoch to epoch"
 )
 
 
@@ -65,7 +64,7 @@ class Ours:
     """Our loaders over one data set: the same seed gives all of them the same batches."""
 
     def __init__(self, data: Any, batch_size: int, classes: int) -> None:
-        self.data, self.batch_size = data, batch_size
+        self.data, self.batch_size, self.classes = data, batch_size, classes
         self.fields = {"image": mx.Field("b h w c", fill="mean"), "label": mx.Labels(classes)}
         self.to = {"image": TO}
 
@@ -87,7 +86,7 @@ class Ours:
     def _loader(self, data: Any, workers: int, collate: Any) -> Any:
         return DataLoader(
             data,
-            batch_sampler=self.sampler(),  # type: ignore[arg-type]  # an iterable of lists is all that it needs
+            batch_sampler=self.sampler(),
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -107,7 +106,7 @@ class Ours:
             }
 
         source = nodes.Mapper(nodes.SamplerWrapper(self.sampler()), fetched)
-        return nodes.Loader(mixer(source, OP, self.fields, SEED, num_workers=CORES, to=self.to))  # type: ignore[no-any-return]
+        return nodes.Loader(mixer(source, OP, self.fields, SEED, num_workers=CORES, to=self.to))
 
     def first_batch(self) -> tuple[Any, Any]:
         """Images and targets of the first batch, the plain torch way."""
@@ -117,17 +116,14 @@ class Ours:
         labels = torch.tensor([sample["label"] for sample in samples])
         plan = OP.draw(streams.plan_stream(SEED, *indices.key), mx.Spec(len(samples), tuple(images.shape[1:3])))
         mixed = mx.mix(images, plan, "b h w c", fill="mean", to=TO, backend="torch")
-        return mixed, mx.soft_targets(labels, plan, self.fields["label"].num_classes)
+        return mixed, mx.soft_targets(labels, plan, self.classes)
 
     def contender(self, name: str, make: Callable[[], Iterable[Any]]) -> Contender:
         """One of these loaders, held to the plain way by its first batch."""
 
         def difference() -> float:
             images, targets = self.first_batch()
-            batches = iter(make())
-            batch = next(batches)
-            for _ in batches:  # workers are let finish: what they hold goes with them
-                pass
+            batch = next(iter(make()))
             return max(off(batch["image"], images), off(batch["label"], targets))
 
         return Contender(name, partial(_epoch, make()), True, difference)
@@ -294,6 +290,8 @@ def in_memory(setup: Setup) -> Iterator[dict[str, Any]]:
             Ratio("mixops ArrayLoader, 1 thread", THREADS),
         ],
         (
+            f"an epoch has {many} batches for ours, {few} for the peers and {2 * few} for torch by hand, whose threads "
+            "or processes torchdata starts anew each epoch",
             "timm is given images that lie as planes already, its faster way",
             "the peers erase with their own rules, one box in every image; all draw for themselves",
         ),
@@ -336,7 +334,10 @@ def memory_map(setup: Setup) -> Iterator[dict[str, Any]]:
                 Ratio("floor", MAPPED, at_least=0.8),
                 Ratio(MAPPED, THREADS),
             ],
-            ("the file was just written: its pages are in memory, as they are after a first epoch",),
+            (
+                f"an epoch has {many} batches, timm's {few}",
+                "the file was just written: its pages are in memory, as they are after a first epoch",
+            ),
         )
 
 
@@ -375,7 +376,7 @@ def jpeg(setup: Setup) -> Iterator[dict[str, Any]]:
             [Ratio(c.name, mixed) for c in contenders if c.name != mixed],
             (
                 "the decoding decides here: how fast the mixing is shows only in what little is left of the difference",
-                f"every contender has {batches} batches an epoch",
+                f"an epoch has {batches} batches",
             ),
         )
 
