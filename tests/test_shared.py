@@ -112,6 +112,7 @@ def test_the_collator_gives_the_batches_of_the_main_process(context: str) -> Non
     expected, loader = list(collated(0)), collated(2, multiprocessing_context=context)
     kept = list(loader)
     assert all(same(a, b) for a, b in zip(kept, expected, strict=True))
+    assert mappings() == len(kept)  # every image came in a kept block
     assert all(type(batch) is dict and type(batch["image"]) is torch.Tensor for batch in kept)
 
 
