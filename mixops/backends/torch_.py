@@ -57,37 +57,46 @@ def _painted(job: Job, x: Tensor, rest: tuple[str, ...]) -> Tensor:
     plan = job.plan
     row = _take(x, plan.base)
     fused = job.to is not None and job.to.dtype != "uint8"
-    wide = job.kind == "continuous" and (x.dtype in _HALVES or (fused and not x.is_floating_point()))
-    if wide:
-        x, row = x.float(), row.float()
+    if job.kind == "continuous" and (x.dtype in _HALVES or (fused and not x.is_floating_point())):
+        row = row.float()
     for k in range(plan.k):
         opacity = plan.opacity[:, k]
         if not opacity.any():
             continue
-        o = _column(opacity, row)
         value = _value(job, x, row, rest, k)
         if job.kind == "valid":
             mixed = row | value if row.dtype == torch.bool else torch.maximum(row, value)
         elif ((opacity == 0) | (opacity == 1)).all():
             mixed = value
-        elif row.dtype == torch.uint8:
-            q = _column(np.rint(opacity.astype(np.float64) * 65536).astype(np.int32), row)
-            mixed = (((65536 - q) * row + q * value + 32768) >> 16).to(torch.uint8)
         else:
-            # A pasted value is taken as it is: arithmetic would let a NaN of the other row through.
-            mixed = torch.where(o == 1, value, (1 - o) * row + o * value)
-        region = o > 0
-        if plan.rank:
-            region = region & _inside(plan.box[:, k], row, rest, plan.rank)
-        row = torch.where(region, mixed, row)
-    return row
+            mixed = _blended(row, value, opacity)
+        region = None if opacity.all() else _column(opacity > 0, row)
+        if plan.rank and (plan.box[:, k] != [v for extent in plan.shape for v in (0, extent)]).any():
+            inside = _inside(plan.box[:, k], row, rest, plan.rank)
+            region = inside if region is None else region & inside
+        row = mixed if region is None else torch.where(region, mixed, row)
+    return row.clone() if row is x else row
+
+
+def _blended(row: Tensor, value: Tensor, opacity: np.ndarray) -> Tensor:
+    """(1 - opacity)·row + opacity·value; bytes in whole numbers."""
+    if row.dtype == torch.uint8:
+        q = _column(np.rint(opacity.astype(np.float64) * 65536).astype(np.int32), row)
+        return (((65536 - q) * row + q * value + 32768) >> 16).to(torch.uint8)
+    if (opacity == opacity[0]).all():  # as on one line of a training loop: fewer passes, and fewer for the gradients
+        share = float(opacity[0])
+        return torch.add((1 - share) * row, value, alpha=share)
+    o = _column(opacity, row)
+    mixed = torch.addcmul((1 - o) * row, o, value)
+    # A pasted value is taken as it is: arithmetic would let a NaN of the other row through.
+    return torch.where(o == 1, value, mixed) if (opacity == 1).any() else mixed
 
 
 def _value(job: Job, x: Tensor, row: Tensor, rest: tuple[str, ...], k: int) -> Tensor:
     """What patch k paints, laid over whole rows."""
     plan, partner = job.plan, job.plan.partner[:, k]
     used = plan.opacity[:, k] > 0
-    donor = _take(x, np.where((partner >= 0) & used, partner, plan.base))
+    donor = _take(x, np.where((partner >= 0) & used, partner, plan.base)).to(row.dtype)
     moved = used & (partner >= 0) & (plan.box[:, k] != plan.donor[:, k]).any(-1)
     if moved.any():
         donor = _shifted(
@@ -162,6 +171,9 @@ def _tail(job: Job, result: Tensor, dtype: str) -> Tensor:
 
 
 def _take(x: Tensor, rows: np.ndarray) -> Tensor:
+    """Some rows of x, or x itself where that is all of them in order."""
+    if np.array_equal(rows, np.arange(len(x))):
+        return x
     return x.index_select(0, _tensor(rows.astype(np.int64), x))
 
 
