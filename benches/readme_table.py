@@ -12,6 +12,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from report import check, write_text
@@ -77,11 +78,15 @@ LINES = (
 def table(report: dict[str, Any]) -> str:
     """What stands between the marks."""
     rows = {(row["name"], row["allocator"]): row for row in report["rows"]}
-    kept = f"{report['environment']['cores']} cores of a {report['environment']['cpu']} guest"
+    machine = report["environment"]
     out = [
-        f"On {kept}, {report['environment']['date'][:10]}, one thread and (64, 3, 224, 224) unless a line says "
-        "otherwise; milliseconds a batch, medians; the last two columns are the peer's time divided by ours, on the "
-        "allocator as it comes and on one that keeps its memory (the peers' best case). " + count(report),
+        fill(
+            f"Measured on {machine['cores']} cores ({machine['cpu']}), {machine['date'][:10]}: one thread and "
+            "(64, 3, 224, 224) unless a line says otherwise; milliseconds a batch, medians; the last two columns are "
+            "the peer's time divided by ours, on the allocator as it comes and on one that keeps its memory (the "
+            f"peers' best case). {count(report)}",
+            width=120,
+        ),
         "",
         "| | ours, ms | peer | peer, ms | peer ÷ ours | tuned allocator |",
         "|---|--:|---|--:|--:|--:|",
@@ -92,8 +97,12 @@ def table(report: dict[str, Any]) -> str:
         both = [rows[shown.row, allocator] for allocator in report["allocators"]]
         ours, peer = (_median(both[0], name) for name in (shown.ours, shown.peer))
         ratios = " | ".join(f"{_median(row, shown.peer) / _median(row, shown.ours):.1f}" for row in both)
-        out.append(f"| {shown.label} | {ours:.2g} | {shown.name} | {peer:.2g} | {ratios} |")
+        out.append(f"| {shown.label} | {_figures(ours)} | {shown.name} | {_figures(peer)} | {ratios} |")
     return "\n".join(out)
+
+
+def _figures(ms: float) -> str:
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
 
 
 def _median(row: dict[str, Any], name: str) -> float:

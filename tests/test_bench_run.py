@@ -111,6 +111,8 @@ def test_every_headline_row_is_measured_once_on_each_allocator(suite: Path, tmp_
     tuned = ",".join(sorted({*given.split(","), *written["allocators"]["tuned"]} - {""}))
     assert found == [("settings", "as it comes", given), ("settings", "tuned", tuned)]
     assert [row["name"] for row in written["rows"]] == ["nap", "settings"] * 2
+    assert written["command"] == "python benches/run.py --rounds 1"
+    assert {*written["took"]} == {"as it comes", "tuned"}
 
 
 @pytest.mark.parametrize(
