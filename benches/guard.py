@@ -3,7 +3,7 @@
     python benches/guard.py [--record]
 
 Not a timed test: no kernel is held to seconds, only to how often the floor fits into its time, and only to bounds far
-above what was seen. What is over its bound is measured again before it counts. Exit status 1 if a bound is broken.
+above what was seen. What is over its bound is measured again, and again, before it counts. Exit status 1 if a bound is broken.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ BOUNDS = Path(__file__).parent / "bounds.json"
 #: A bound is what was seen times this: other machines, other caches and a busy neighbour must not break it.
 ROOM = 1.6
 ROUNDS = 15
+TRIES = 3
 SETUP = Setup(ROUNDS, large=(32, 224))
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -95,12 +96,13 @@ def times_floor(row: Row) -> float:
 
 
 def broken(allowed: dict[str, float], measured: Callable[[str], float]) -> list[str]:
-    """What is over its bound twice, a sentence each."""
+    """What is over its bound in every try, a sentence each."""
     lines = []
     for name, bound in allowed.items():
         seen = measured(name)
-        if seen > bound:
-            seen = min(seen, measured(name))
+        for _ in range(TRIES - 1):
+            if seen > bound:
+                seen = min(seen, measured(name))
         if seen > bound:
             lines.append(
                 f"{name}: takes {seen:.2f} times the floor, at most {bound:g} is allowed. Find what made it "

@@ -148,8 +148,8 @@ def test_a_bent_curve_says_how_far_it_is_from_the_line() -> None:
     assert theirs["deviation"] == pytest.approx(0, abs=1e-9)
 
 
-def test_the_guard_names_what_is_over_its_bound_twice() -> None:
-    seen = {"slow": [3.0, 2.5], "disturbed": [3.0, 1.5], "good": [1.0]}
+def test_the_guard_names_what_is_over_its_bound_every_time() -> None:
+    seen = {"slow": [3.0, 2.5, 2.75], "disturbed": [3.0, 1.5], "good": [1.0]}
     (line,) = guard.broken({"slow": 2.0, "disturbed": 2.0, "good": 2.0}, lambda name: seen[name].pop(0))
     assert line.startswith("slow: takes 2.50 times the floor, at most 2 is allowed")
     assert seen == {"slow": [], "disturbed": [], "good": []}
