@@ -3,7 +3,8 @@
     python benches/guard.py [--record]
 
 Not a timed test: no kernel is held to seconds, only to how often the floor fits into its time, and only to bounds far
-above what was seen. What is over its bound is measured again, and again, before it counts. Exit status 1 if a bound is broken.
+above what was seen. What is over its bound is measured again, and again, before it counts. Exit status 1 if a
+bound is broken.
 """
 
 from __future__ import annotations
