@@ -10,6 +10,7 @@ import numpy as np
 from harness import Contender, rotation
 
 import mixops as mx
+from mixops import streams
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,9 @@ class Tensors:
         batches = [(images(), torch.randint(classes, (rows,), generator=made)) for _ in range(count)]
         spec = setup.spec(size)
         plans = plans_of(op, spec, draws)
-        return cls(batches, op, plans, spec, classes, torch.ones_like(batches[0][0]), threads)
+        shape = (rows, extent, extent, 3) if channels_last else (rows, 3, extent, extent)
+        kept = kept_tensor(shape, dtype)
+        return cls(batches, op, plans, spec, classes, kept.permute(0, 3, 1, 2) if channels_last else kept, threads)
 
     def drawing(self, op: mx.Operator) -> Tensors:
         """The same batches with another operator's plans, as many."""
@@ -120,7 +123,7 @@ class Tensors:
 
         def step(batch: tuple[torch.Tensor, torch.Tensor], k: int) -> Any:
             images, labels = batch
-            plan = self.op.draw(np.random.default_rng(k), self.spec)
+            plan = self.op.draw(stream(k), self.spec)
             mixed = mx.mix(images, plan, LAYOUT, out=images if in_place else self.kept, threads=self.threads)
             return mixed, mx.soft_targets(labels, plan, self.classes)
 
@@ -160,9 +163,33 @@ class Tensors:
         return lambda batch, k: step(batch[0], k)
 
 
+def stream(k: int) -> np.random.Generator:
+    """What draw k is made from: the generator that the loaders use, keyed by the number of the batch."""
+    return streams.plan_stream(0, 0, k)
+
+
+def kept_memory(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Memory for results that has been written before: aligned, and in huge pages where they are granted.
+
+    Everybody who keeps a buffer gets it from here.
+    """
+    memory = mx.pool.empty(shape, dtype)
+    memory[...] = 1
+    return memory
+
+
+def kept_tensor(shape: Sequence[int], dtype: str) -> torch.Tensor:
+    """The same as a tensor."""
+    import torch
+
+    if dtype == "bfloat16":
+        return torch.from_numpy(kept_memory(shape, np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(kept_memory(shape, dtype))
+
+
 def plans_of(op: mx.Operator, spec: mx.Spec, draws: int) -> list[mx.Plan]:
     """Plan k as the generator of seed k draws it."""
-    plans = [op.draw(np.random.default_rng(k), spec) for k in range(draws)]
+    plans = [op.draw(stream(k), spec) for k in range(draws)]
     assert all(isinstance(plan, mx.Plan) for plan in plans)
     return plans  # type: ignore[return-value]
 

@@ -14,7 +14,7 @@ from typing import Any
 import chain_peers
 import numpy as np
 import torch
-from batches import LAYOUT, Setup, Step
+from batches import LAYOUT, Setup, Step, kept_tensor
 from chain_work import SOURCE, Work, cut_off, erased_first, in_bytes, nearest, sizes_of_equal_area
 from harness import Contender, Ratio, Row, measure
 
@@ -69,7 +69,7 @@ def _measured(
 
 def _planes(work: Work) -> torch.Tensor:
     n, extent = work.size
-    return torch.from_numpy(np.ones((n, 3, extent, extent), np.uint8))
+    return kept_tensor((n, 3, extent, extent), "uint8")
 
 
 def _timm(work: Work, name: str, form: str, mode: str = "batch") -> Contender:

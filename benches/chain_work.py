@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from batches import LAYOUT, Setup, Step, off, shape_of
+from batches import LAYOUT, Setup, Step, kept_memory, off, shape_of, stream
 from harness import Contender, rotation
 
 import mixops as mx
@@ -157,7 +157,7 @@ class Work:
         self.kept = self.memory()
 
     def _drawn(self, seed: int) -> mx.Plan:
-        plan = self.op.draw(np.random.default_rng(seed), self.spec)
+        plan = self.op.draw(stream(seed), self.spec)
         assert isinstance(plan, mx.Plan)
         return plan
 
@@ -172,11 +172,11 @@ class Work:
         ]
 
     def memory(self) -> np.ndarray:
-        """Memory for one result. NumPy's, which may lie in huge pages: the same for everyone who keeps a buffer."""
+        """Memory for one result."""
         dtype: Any = self.to.dtype
         if dtype == "bfloat16":
             from ml_dtypes import bfloat16 as dtype
-        return np.ones(self.to.shape(("b", "h", "w", "c"), self.batches[0].array.shape), dtype)
+        return kept_memory(self.to.shape(("b", "h", "w", "c"), self.batches[0].array.shape), dtype)
 
     def tensor(self) -> torch.Tensor:
         """The same as a tensor."""

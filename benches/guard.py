@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from batches import LAYOUT, Setup, Tensors, off, pasted
+from batches import LAYOUT, Setup, Tensors, kept_tensor, off, pasted, stream
 from harness import Contender, Row, measure
 from report import write_text
 from tqdm import tqdm  # type: ignore[import-untyped]  # has no stubs of its own
@@ -52,11 +52,11 @@ def chain(dtype: str, threads: int) -> Row:
     op, spec = mx.CutMix(pairing="flip") | mx.RandomErasing(), SETUP.spec(SETUP.large)
     made = torch.Generator().manual_seed(0)
     batches = [torch.randint(256, (n, extent, extent, 3), generator=made, dtype=torch.uint8) for _ in range(8)]
-    kept = torch.ones(n, 3, extent, extent, dtype=getattr(torch, dtype))
+    kept = kept_tensor((n, 3, extent, extent), dtype)
     tail = mx.Output(LAYOUT, dtype, mean=MEAN, std=STD)
 
     def step(images: torch.Tensor, k: int) -> Any:
-        plan = op.draw(np.random.default_rng(k), spec)
+        plan = op.draw(stream(k), spec)
         return mx.mix(images, plan, "b h w c", fill="mean", to=tail, out=kept, threads=threads)
 
     def check() -> float:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import numpy as np
 import peers
 import torch
-from batches import LAYOUT, Setup, Step, Tensors, off, pasted
+from batches import LAYOUT, Setup, Step, Tensors, kept_tensor, off, pasted, stream
 from harness import Contender, Ratio, Row, measure
 from op_rows import ROUNDING
 
@@ -56,7 +55,7 @@ def _operation(
     plans = data.plans
 
     def erased(batch: Any, k: int) -> Any:
-        plan = op.draw(np.random.default_rng(k), data.spec)
+        plan = op.draw(stream(k), data.spec)
         return mx.mix(batch[0], plan, LAYOUT, out=batch[0], threads=threads)
 
     contenders = [
@@ -106,7 +105,9 @@ def _chain(
     op = operator(kind, size[1])
     data = Tensors.of(setup, size, op, setup.shares, "uint8", channels_last=channels_last, threads=threads)
     plans, floats = data.plans, dtype != "uint8"
-    kept = torch.ones_like(data.kept, dtype=getattr(torch, dtype))
+    shape = (size[0], size[1], size[1], 3) if channels_last else (size[0], 3, size[1], size[1])
+    kept = kept_tensor(shape, dtype)
+    kept = kept.permute(0, 3, 1, 2) if channels_last else kept
     order = "b h w c" if channels_last else LAYOUT
     tail = mx.Output(order, dtype, mean=MEAN, std=STD) if floats else mx.Output(order, dtype)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (MEAN, STD))
@@ -120,7 +121,7 @@ def _chain(
         return mx.mix(memory(x), plan, order, fill=fill, to=tail, out=out, threads=threads, backend=backend)
 
     def ours(batch: Any, k: int) -> Any:
-        plan = op.draw(np.random.default_rng(k), data.spec)
+        plan = op.draw(stream(k), data.spec)
         return mixed(batch[0], plan, None, memory(kept)), mx.soft_targets(batch[1], plan, data.classes)
 
     def by_hand(batch: Any, k: int) -> Any:

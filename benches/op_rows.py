@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import peers
-from batches import LAYOUT, Setup, Step, Tensors, off, pasted, plans_of, shape_of
+from batches import LAYOUT, Setup, Step, Tensors, kept_memory, off, pasted, plans_of, shape_of, stream
 from harness import Contender, Ratio, Row, measure, rotation
 
 import mixops as mx
@@ -175,7 +175,7 @@ def erasing(
     mode = "const" if constant else "pixel"
 
     def whole(batch: Any, k: int) -> Any:
-        plan = data.op.draw(np.random.default_rng(k), data.spec)
+        plan = data.op.draw(stream(k), data.spec)
         return mx.mix(batch[0], plan, LAYOUT, out=batch[0], threads=1)
 
     def places(step: Step) -> float:
@@ -222,15 +222,15 @@ def collating(setup: Setup) -> Iterator[dict[str, Any]]:
     data = rng.integers(0, 256, (n * rotation(size), 3, extent, extent), np.uint8)
     labels = rng.integers(0, setup.classes, len(data))
     batches = [(rows, [(data[i], int(labels[i])) for i in rows]) for rows in rng.permutation(len(data)).reshape(-1, n)]
-    kept = np.ones((n, 3, extent, extent), np.uint8)
+    kept = kept_memory((n, 3, extent, extent), np.uint8)
 
     def collated(batch: Any, k: int) -> Any:
-        plan = op.draw(np.random.default_rng(k), spec)
+        plan = op.draw(stream(k), spec)
         mixed = mx.mix([image for image, _ in batch[1]], plan, LAYOUT, out=kept, threads=1)
         return mixed, mx.soft_targets(np.array([label for _, label in batch[1]]), plan, setup.classes)
 
     def gathered(batch: Any, k: int) -> Any:
-        plan = op.draw(np.random.default_rng(k), spec).on(batch[0])
+        plan = op.draw(stream(k), spec).on(batch[0])
         return mx.mix(data, plan, LAYOUT, out=kept, threads=1), mx.soft_targets(labels, plan, setup.classes)
 
     collate = peers.timm_collate(plans, setup.classes)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import peers
 import torch
-from batches import LAYOUT, Setup, off, plans_of
+from batches import LAYOUT, Setup, kept_tensor, off, plans_of, stream
 from fit import curves
 from harness import Contender, Row, measure
 
@@ -76,7 +75,7 @@ def mixup(setup: Setup, name: str, axis: str, points: Sequence[Point]) -> Iterat
             return window.at(turn, p.elements, (p.rows, 3, p.extent, p.extent))
 
         def ours(turn: int, k: int, p: Point = p, spec: mx.Spec = spec, images: Any = images) -> Any:
-            x, plan = images(turn), op.draw(np.random.default_rng(k), spec)
+            x, plan = images(turn), op.draw(stream(k), spec)
             return mx.mix(x, plan, LAYOUT, out=x, threads=1), mx.soft_targets(labels[: p.rows], plan, CLASSES)
 
         def theirs(turn: int, k: int, p: Point = p, timm: Any = timm, images: Any = images) -> Any:
@@ -100,7 +99,7 @@ def chain(setup: Setup, name: str, axis: str, points: Sequence[Point]) -> Iterat
     most = max(p.elements for p in points)
     made = torch.Generator().manual_seed(0)
     window = Window(torch.randint(256, (most + (64 << 20),), generator=made, dtype=torch.uint8))
-    kept = torch.ones(most)
+    kept = kept_tensor((most,), "float32")
     op = mx.CutMix(pairing="flip") | mx.RandomErasing()
     tail = mx.Output(LAYOUT, "float32", mean=MEAN, std=STD)
     labels = torch.arange(max(p.rows for p in points)) % CLASSES
@@ -111,13 +110,13 @@ def chain(setup: Setup, name: str, axis: str, points: Sequence[Point]) -> Iterat
         shape = (p.rows, p.extent, p.extent, 3)
 
         def step(turn: int, k: int, p: Point = p, spec: mx.Spec = spec, out: Any = out, shape: Any = shape) -> Any:
-            plan = op.draw(np.random.default_rng(k), spec)
+            plan = op.draw(stream(k), spec)
             x = window.at(turn, p.elements, shape)
             mixed = mx.mix(x, plan, "b h w c", fill="mean", to=tail, out=out, threads=1)
             return mixed, mx.soft_targets(labels[: p.rows], plan, CLASSES)
 
         def check(p: Point = p, spec: mx.Spec = spec, shape: Any = shape, step: Any = step) -> float:
-            plan = op.draw(np.random.default_rng(0), spec)
+            plan = op.draw(stream(0), spec)
             x = window.at(0, p.elements, shape)
             return off(step(0, 0)[0], mx.mix(x, plan, "b h w c", fill="mean", to=tail, backend="torch"))
 

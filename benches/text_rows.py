@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import text_peers
 import torch
-from batches import Setup, off, plans_of
+from batches import Setup, off, plans_of, stream
 from harness import Contender, Ratio, Row, measure, rotation
 from rates import with_rates
 
@@ -169,7 +169,7 @@ def words(setup: Setup, rows: int) -> Iterator[dict[str, Any]]:
         by_hand = text_peers.BY_HAND[action]
 
         def by_plan(x: Any, k: int, draw: Any = draw) -> np.ndarray:
-            plan = draw(np.random.default_rng(k), lengths, length)
+            plan = draw(stream(k), lengths, length)
             return mx.mix(ids, plan, "b t", "discrete", fill=PAD if plan.facts.paints else None)
 
         # What each does, how its result reads as lists of words, and what it was given.
