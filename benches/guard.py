@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from batches import LAYOUT, Setup, Tensors, kept_tensor, off, pasted, stream
 from harness import Contender, Row, measure
@@ -60,7 +59,7 @@ def chain(dtype: str, threads: int) -> Row:
         return mx.mix(images, plan, "b h w c", fill="mean", to=tail, out=kept, threads=threads)
 
     def check() -> float:
-        plan = op.draw(np.random.default_rng(0), spec)
+        plan = op.draw(stream(0), spec)
         return off(step(batches[0], 0), mx.mix(batches[0], plan, "b h w c", fill="mean", to=tail, backend="torch"))
 
     contender = Contender("mixops", step, True, check)
