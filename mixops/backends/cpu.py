@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..constant import ascending, full_box, is_ascending
 from ..errors import MixTypeError, MixValueError
 from ..layout import BOX_AXES, parse_layout
 from ..memory import pool
 from ..noise import table
 from . import is_tensor, reference
+from .addresses import starts
 from .lines import Geometry, geometry
 from .order import walk
 from .rows import Rows
@@ -22,6 +24,7 @@ from .threads import share_out, thread_count
 
 if TYPE_CHECKING:
     from ..execute import Job
+    from ..output import Output
     from ..plan import Plan
 
 #: Bytes of a row that are read in one visit: long enough for the chip to read ahead, few enough that they are still in
@@ -148,27 +151,27 @@ def _mixed(job: Job, dtype: str, bfloat16: np.dtype[Any] | None = None) -> np.nd
     out_dtype = dtype if job.to is None else job.to.dtype
     out_names = job.names if job.to is None else parse_layout(job.to.layout)
     out_strides = dict(zip(out_names, out.strides, strict=True))
-    scale, shift = _NOTHING if job.to is None else job.to.affine(dtype)
-    scaled = job.to is not None and bool((scale != 1).any() or (shift != 0).any())
+    factors, scaled = (1, False) if job.to is None else _affine(job.to, dtype)
     moved = any(
         out_strides[n] != source.strides[n] for n, extent in zip(source.names, source.shape, strict=True) if extent > 1
     )
     recast = scaled or halves or out_dtype != dtype
-    by_channel = fills.value.shape[1] > 1 or noisy or len(scale) > 1
+    by_channel = fills.value.shape[1] > 1 or noisy or factors > 1
     places = tuple(out_strides[n] for n in source.names) if recast or moved else ()
     geo = geometry(source.names, source.shape, plan.rank, by_channel, places)
     if geo is None or (noisy and not geo.noise_fits):
         return None
     if plan.n and geo.extent and geo.inner and len(geo.coords):
         like = _like(dtype, source.itemsize)
-        wide = np.float64 if "float64" in (dtype, out_dtype) else np.float32
+        wide = "float64" if "float64" in (dtype, out_dtype) else "float32"
+        # Where channels alone fill the places of a run, their factors repeat: a vector takes its own from there.
+        repeats = factors + 64 if factors > 1 and geo.inner == factors and geo.post == 1 else factors
         form = _Form(
             like,
-            np.empty(0, wide) if recast else like,
+            _like(wide, 0) if recast else like,
             _like(out_dtype, source.itemsize) if recast or moved else None,
             (fills.noise, fills.std, fills.key, table()) if noisy else None,
-            _repeated(scale, geo).astype(wide) if scaled else None,
-            _repeated(shift, geo).astype(wide) if scaled else None,
+            *(_factors(job.to, dtype, repeats, wide) if scaled else (None, None)),
         )
         _launch(plan, source, out, out_strides["b"], geo, form, in_place and not apart, job.threads)
     if apart:
@@ -184,15 +187,21 @@ def _rounds_twice(plan: Plan) -> bool:
     return bool((blends.sum(1) > 1).any() or (blends & plan.facts.painted).any())
 
 
-_NOTHING = np.ones(1), np.zeros(1)
+@lru_cache(maxsize=64)
+def _affine(to: Output, dtype: str) -> tuple[int, bool]:
+    """How many factors a tail has, one or one for each channel, and whether they change anything."""
+    scale, shift = to.affine(dtype)
+    return len(scale), bool((scale != 1).any() or (shift != 0).any())
 
 
-def _repeated(values: np.ndarray, geo: Geometry) -> np.ndarray:
-    """Values of channels that alone fill the places of a run, over and over: a vector takes its own from there."""
-    channels = len(values)
-    return np.resize(values, channels + 64) if channels > 1 and geo.inner == channels and geo.post == 1 else values
+@lru_cache(maxsize=64)
+def _factors(to: Output, dtype: str, count: int, wide: str) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift of a tail, over and over up to a count."""
+    scale, shift = (np.resize(values, count).astype(wide) for values in to.affine(dtype))
+    return scale, shift
 
 
+@cache
 def _like(dtype: str, itemsize: int) -> np.ndarray:
     return np.empty(0, _LIKE.get(dtype) or _IDS[itemsize])
 
@@ -216,22 +225,22 @@ def _launch(
 
     facts = plan.facts
     streamed = not in_place and out.nbytes >= STREAM_FROM
-    order, saves, reads, mates = np.arange(plan.n), None, None, None
+    order, saves, reads, mates = ascending(plan.n, np.int64), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
         if facts.shifted is not None or plan.k > 1:
             # A row that is its own donor, from another place or under an earlier patch, reads what it overwrites.
-            rows = np.arange(plan.n)
+            rows = ascending(plan.n)
             itself = (facts.used & (plan.partner == rows[:, None])).any(1)
             saves[itself], reads[itself] = rows[itself], True
         mates = _mates(plan)
     elif out.nbytes >= STREAM_FROM:  # what stays in cache anyway needs no order
-        order = walk(_in_batch(plan.base, facts.donor))[0]
-    whole = plan.rank == 0 or bool((plan.box == _full(plan.shape))[facts.used].all())
+        order = walk(facts.donor if is_ascending(plan.base) else _in_batch(plan.base, facts.donor))[0]
+    whole = plan.rank == 0 or bool((plan.box == full_box(plan.shape))[facts.used].all())
     staged = form.like_out is not None or (streamed and not (whole and plan.k == 1))
     at_once = in_place and facts.shifted is not None
     lines, piece, visit, visits = _units(geo, form.like.itemsize, form.work.itemsize, staged, at_once)
-    target = out.__array_interface__["data"][0] + np.arange(plan.n, dtype=np.int64) * row_step
+    target = int(starts([out])[0]) + ascending(plan.n, np.int64) * row_step
     fill, values = (
         (np.where(plan.partner < 0, -1 - plan.partner, 0), plan.fills.value) if facts.paints else (None, None)
     )
@@ -248,7 +257,7 @@ def _launch(
 
 def _mates(plan: Plan) -> np.ndarray | None:
     """(N,) for rows that exchange one patch in one box: the other row, or -2 for the second of the two; else -1."""
-    facts, rows = plan.facts, np.arange(plan.n)
+    facts, rows = plan.facts, ascending(plan.n, np.int64)
     if plan.k != 1 or facts.shifted is not None or facts.paints:
         return None
     mutual = (facts.donor != rows) & (facts.donor[facts.donor] == rows) & facts.used[:, 0]
@@ -258,10 +267,6 @@ def _mates(plan: Plan) -> np.ndarray | None:
     if not mutual.any():
         return None
     return np.where(mutual, np.where(rows < facts.donor, facts.donor, -2), -1)
-
-
-def _full(shape: tuple[int, ...]) -> np.ndarray:
-    return np.array([v for s in shape for v in (0, s)], np.int32)
 
 
 def _donors(plan: Plan, source: Rows) -> np.ndarray:

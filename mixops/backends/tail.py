@@ -40,6 +40,15 @@ def _laying(name: str, hop: int, *, periodic: bool = False) -> Any:
         scaled = not isinstance(scale, types.NoneType)
 
         def values(builder: Any, args: list[Any], index: Any, lanes: int) -> Any:
+            # Pieces of one register each: taken apart any wider, the every-third pick costs several times as much.
+            piece = min(lanes, _LINE // SIZE[kind])
+            found = [
+                some(builder, args, builder.add(index, ir.Constant(_I64, first)), piece)
+                for first in range(0, lanes, piece)
+            ]
+            return Emit(builder).joined(found)
+
+        def some(builder: Any, args: list[Any], index: Any, lanes: int) -> Any:
             emit, at = Emit(builder), args[1]
             if hop > 1:
                 index = builder.mul(index, ir.Constant(_I64, hop))

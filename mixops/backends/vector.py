@@ -73,6 +73,14 @@ class Emit:
         to = self.b.inttoptr(self.b.add(address, offset), cgutils.voidptr_t)
         self.b.call(put, [value, to, ir.Constant(_I32, 1), mask])
 
+    def joined(self, parts: list[Any]) -> Any:
+        """A power of two vectors as one."""
+        while len(parts) > 1:
+            lanes = 2 * parts[0].type.count
+            mask = ir.Constant(ir.VectorType(_I32, lanes), [ir.Constant(_I32, i) for i in range(lanes)])
+            parts = [self.b.shuffle_vector(a, b, mask) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
     def every(self, parts: list[Any], lanes: int) -> Any:
         """Every n-th element of n vectors that follow one another."""
         hop, found = len(parts), parts[0]
