@@ -369,8 +369,8 @@ def _walk(
                         painted = at + (line - first) * line_size * work.itemsize
                         count = (until - line - 1) * line_size + e1 - e0
                         finish_lines(
-                            start, painted, count, coords[line, -1], run, scale, shift, strides, past_cache, work,
-                            like_out,
+                            start, painted, count, coords[line, -1], run, scale, shift, strides, past_cache, like,
+                            work, like_out,
                         )  # fmt: skip
                         line = until
                 elif staged:

@@ -12,70 +12,88 @@ from numba.extending import intrinsic, overload
 from .elements import store
 from .vector import SIZE, Emit, call_once, load_one, pointer
 
-_I1, _I64 = ir.IntType(1), ir.IntType(64)
+_I64 = ir.IntType(64)
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
 _LINE = 64
 
 
-def _laying(name: str, hop: int, *, periodic: bool = False) -> Any:
-    """An intrinsic that lays out every ``hop``-th element of a painted unit, from its start on.
+def _laying(name: str, hop: int = 1, targets: int = 1, *, periodic: bool = False) -> Any:
+    """An intrinsic that lays out a painted unit.
 
     The unit is read up to a vector beyond its end. Vectors start on the target's cache lines; what lies before the
     first and after the last whole one is written under a mask, so that a line is never written half past the cache.
+
+    Args:
+        name: of the loop.
+        hop: every so many elements one goes out.
+        targets: 1: the elements at 0, hop, 2·hop …; as many as hop: those at 1, 1 + hop … too, each to a target of its
+            own. The targets lie alike within their cache lines.
+        periodic: the factors of element i are those at i modulo a period; else each target has one.
     """
 
     def lay(
         typingctx: Any,
         target: Any,
+        apart: Any,
         start: Any,
         count: Any,
         period: Any,
         scale: Any,
         shift: Any,
         past: Any,
+        like: Any,
         work: Any,
         result: Any,
     ) -> Any:
         kind, out = work.dtype, result.dtype
         scaled = not isinstance(scale, types.NoneType)
+        wide = types.float64 if kind == types.float64 else types.float32
 
-        def values(builder: Any, args: list[Any], index: Any, lanes: int) -> Any:
-            # Pieces of one register each: taken apart any wider, the every-third pick costs several times as much.
+        def values(builder: Any, args: list[Any], index: Any, lanes: int) -> list[Any]:
+            """The vectors that go to each target at an index."""
+            # Pieces of one register each: taken apart any wider, the pick costs several times as much.
             piece = min(lanes, _LINE // SIZE[kind])
-            found = [
+            pieces = [
                 some(builder, args, builder.add(index, ir.Constant(_I64, first)), piece)
                 for first in range(0, lanes, piece)
             ]
-            return Emit(builder).joined(found)
+            return [Emit(builder).joined(list(found)) for found in zip(*pieces, strict=True)]
 
-        def some(builder: Any, args: list[Any], index: Any, lanes: int) -> Any:
-            emit, at = Emit(builder), args[1]
+        def some(builder: Any, args: list[Any], index: Any, lanes: int) -> list[Any]:
+            emit, (at, period) = Emit(builder), (args[2], args[4])
             if hop > 1:
                 index = builder.mul(index, ir.Constant(_I64, hop))
             parts = [emit.load(at, builder.add(index, ir.Constant(_I64, i * lanes)), kind, lanes) for i in range(hop)]
-            value = emit.every(parts, lanes)
-            if kind == out and not scaled:
-                return value
-            wide = types.float64 if kind == types.float64 else types.float32
-            value = emit.widen(value, kind, wide, lanes)
-            if scaled:
-                every, factor, term = args[3:6]
-                if periodic:
-                    phase = builder.urem(index, every)
-                    factor, term = (emit.load(table, phase, wide, lanes) for table in (factor, term))
-                else:
-                    factor, term = emit.splat(factor, lanes), emit.splat(term, lanes)
-                value = builder.fadd(builder.fmul(value, factor), term)
+            found = []
+            for i in range(targets):
+                value = emit.every(parts, i, lanes)
+                if kind != out or scaled:
+                    value = emit.widen(value, kind, wide, lanes)
+                    if scaled:
+                        place = builder.urem(index, period) if periodic else builder.mul(ir.Constant(_I64, i), period)
+                        factor, term = (emit.load(table, place, wide, lanes if periodic else 1) for table in args[5:7])
+                        if not periodic:
+                            first = ir.Constant(_I64, 0)
+                            factor, term = (
+                                emit.splat(builder.extract_element(v, first), lanes) for v in (factor, term)
+                            )
+                        value = builder.fadd(builder.fmul(value, factor), term)
+                    value = emit.narrow(recast(builder, value, lanes), out, lanes, maybe_nan=like.dtype != types.uint8)
+                found.append(value)
+            return found
+
+        def recast(builder: Any, value: Any, lanes: int) -> Any:
             if wide == types.float64 and out != types.float64:
-                value = builder.fptrunc(value, ir.VectorType(_F32, lanes))
-            elif wide == types.float32 and out == types.float64:
-                value = builder.fpext(value, ir.VectorType(_F64, lanes))
-            return emit.narrow(value, out, lanes)
+                return builder.fptrunc(value, ir.VectorType(_F32, lanes))
+            if wide == types.float32 and out == types.float64:
+                return builder.fpext(value, ir.VectorType(_F64, lanes))
+            return value
 
         def loop(builder: Any, args: list[Any]) -> None:
-            to, many, past = args[0], args[2], args[6]
+            to, apart, many, past = args[0], args[1], args[3], args[7]
             emit, size = Emit(builder), SIZE[out]
             lanes = _LINE // size
+            places = [builder.add(to, builder.mul(ir.Constant(_I64, i), apart)) for i in range(targets)]
             gap = builder.and_(builder.neg(to), ir.Constant(_I64, _LINE - 1))
             first = builder.udiv(gap, ir.Constant(_I64, size))
             even = builder.icmp_signed("==", builder.mul(first, ir.Constant(_I64, size)), gap)
@@ -86,12 +104,15 @@ def _laying(name: str, hop: int, *, periodic: bool = False) -> Any:
 
             def masked(index: Any, stop: Any) -> None:
                 with builder.if_then(builder.icmp_signed("<", index, stop)):
-                    emit.store_some(values(builder, args, index, lanes), to, index, builder.sub(stop, index), out)
+                    some = builder.sub(stop, index)
+                    for value, place in zip(values(builder, args, index, lanes), places, strict=True):
+                        emit.store_some(value, place, index, some, out)
 
             def body(past_cache: bool) -> None:
                 step = ir.Constant(_I64, lanes)
                 with cgutils.for_range_slice(builder, first, last, step, _I64) as (index, _):
-                    emit.store(values(builder, args, index, lanes), to, index, out, past_cache)
+                    for value, place in zip(values(builder, args, index, lanes), places, strict=True):
+                        emit.store(value, place, index, out, past_cache)
 
             masked(ir.Constant(_I64, 0), first)
             with builder.if_else(builder.and_(past, even)) as (streamed, cached):
@@ -102,26 +123,27 @@ def _laying(name: str, hop: int, *, periodic: bool = False) -> Any:
             masked(last, many)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            given = list(args[:7])
+            given = list(args[:8])
             if not scaled:
-                given[4] = given[5] = ir.Constant(_I1, 0)
-            call_once(builder, f"mixops.{name}.{kind}.{out}.{scaled}", given, loop)
+                given[5] = given[6] = ir.Constant(_I64, 0)
+            call_once(builder, f"mixops.{name}.{kind}.{out}.{like.dtype}.{scaled}", given, loop)
             return context.get_dummy_value()
 
         whole = types.int64
-        asked = [whole, whole, whole, whole, scale, shift, types.boolean, work, result]
+        asked = [whole, whole, whole, whole, whole, scale, shift, types.boolean, like, work, result]
         return types.void(*asked), codegen
 
     return intrinsic(lay)
 
 
-_lay_each = _laying("lay_each", 1)
+_lay_each = _laying("lay_each")
+_lay_periodic = _laying("lay_periodic", periodic=True)
 _lay_third = _laying("lay_third", 3)
-_lay_periodic = _laying("lay_periodic", 1, periodic=True)
+_lay_thirds = _laying("lay_thirds", 3, 3)
 
 
 @njit(nogil=True)
-def finish_lines(start, painted_at, elements, channel, run, scale, shift, strides, past_cache, work, like_out):
+def finish_lines(start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, like_out):
     """Normalise, cast and lay out painted elements that follow one another here and in the result, from ``start`` on.
 
     Where ``scale`` goes on beyond its channels it repeats them: elements lie as they did, and a vector takes its
@@ -130,34 +152,40 @@ def finish_lines(start, painted_at, elements, channel, run, scale, shift, stride
     _, _, inner, post, _ = run
     along, within = strides
     size = like_out.itemsize
-    count = elements // inner
-    flat = inner == 1 or (within == size and along == inner * size)
-    if scale is None:
-        if flat and along == inner * size:
-            _lay_each(start, painted_at, elements, 0, None, None, past_cache, work, like_out)
-            return
-        if inner == 3 and along == size:
-            for i in range(inner):
-                at = painted_at + i * work.itemsize
-                _lay_third(start + i * within, at, count, 0, None, None, past_cache, work, like_out)
-            return
-    else:
-        first = (channel if channel >= 0 else 0) % len(scale)
-        if flat and along == inner * size:
+    flat = along == inner * size and (inner == 1 or within == size)
+    thirds = inner == 3 and along == size
+    if flat and (scale is None or channel >= 0 or len(scale) == 1 or len(scale) > inner):
+        if scale is None:
+            _lay_each(start, 0, painted_at, elements, 0, None, None, past_cache, like, work, like_out)
+        else:
+            c = channel % len(scale) if channel >= 0 else 0
+            a, b = scale.ctypes.data + c * scale.itemsize, shift.ctypes.data + c * shift.itemsize
             if channel >= 0 or len(scale) == 1:
-                _lay_each(start, painted_at, elements, 0, scale[first], shift[first], past_cache, work, like_out)
-                return
-            if len(scale) > inner:
-                factors, terms = scale.ctypes.data, shift.ctypes.data
-                _lay_periodic(start, painted_at, elements, inner, factors, terms, past_cache, work, like_out)
-                return
-        if inner == 3 and along == size:
-            for i in range(inner):
-                c = first if channel >= 0 else i // post % len(scale)
-                at = painted_at + i * work.itemsize
-                _lay_third(start + i * within, at, count, 0, scale[c], shift[c], past_cache, work, like_out)
-            return
-    _scatter(start, painted_at, count, channel, run, scale, shift, strides, work, like_out)
+                _lay_each(start, 0, painted_at, elements, 0, a, b, past_cache, like, work, like_out)
+            else:
+                _lay_periodic(start, 0, painted_at, elements, inner, a, b, past_cache, like, work, like_out)
+        return
+    if thirds and within % 64 == 0 and (post == 1 or scale is None):
+        count = elements // 3
+        if scale is None:
+            _lay_thirds(start, within, painted_at, count, 0, None, None, past_cache, like, work, like_out)
+        else:
+            c = channel % len(scale) if channel >= 0 else 0
+            a, b = scale.ctypes.data + c * scale.itemsize, shift.ctypes.data + c * shift.itemsize
+            step = 1 if channel < 0 and len(scale) > 1 else 0
+            _lay_thirds(start, within, painted_at, count, step, a, b, past_cache, like, work, like_out)
+        return
+    if thirds:
+        for i in range(3):
+            to, at, count = start + i * within, painted_at + i * work.itemsize, elements // 3
+            if scale is None:
+                _lay_third(to, 0, at, count, 0, None, None, past_cache, like, work, like_out)
+            else:
+                c = (channel if channel >= 0 else i // post) % len(scale)
+                a, b = scale.ctypes.data + c * scale.itemsize, shift.ctypes.data + c * shift.itemsize
+                _lay_third(to, 0, at, count, 0, a, b, past_cache, like, work, like_out)
+        return
+    _scatter(start, painted_at, elements // inner, channel, run, scale, shift, strides, work, like_out)
 
 
 @njit(nogil=True)

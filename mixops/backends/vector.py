@@ -81,21 +81,22 @@ class Emit:
             parts = [self.b.shuffle_vector(a, b, mask) for a, b in zip(parts[::2], parts[1::2], strict=True)]
         return parts[0]
 
-    def every(self, parts: list[Any], lanes: int) -> Any:
-        """Every n-th element of n vectors that follow one another."""
+    def every(self, parts: list[Any], start: int, lanes: int) -> Any:
+        """Every n-th element of n vectors that follow one another, from one of the first n on."""
         hop, found = len(parts), parts[0]
         for i, part in enumerate(parts[1:], 1):
-            mask = [self._pick(hop * lane, lane, i, lanes) for lane in range(lanes)]
-            found = self.b.shuffle_vector(found, part, ir.Constant(ir.VectorType(_I32, lanes), mask))
+            picked = [self._pick(start + hop * lane, lane, i, lanes) for lane in range(lanes)]
+            mask = ir.Constant(ir.VectorType(_I32, lanes), [ir.Constant(_I32, place) for place in picked])
+            found = self.b.shuffle_vector(found, part, mask)
         return found
 
     @staticmethod
-    def _pick(element: int, lane: int, part: int, lanes: int) -> ir.Constant:
-        """Where a lane comes from when vector ``part`` is added to those before it."""
+    def _pick(element: int, lane: int, part: int, lanes: int) -> int:
+        """Where a lane comes from when vector ``part`` joins what has been found in those before it."""
         behind = element - part * lanes
         if 0 <= behind < lanes:
-            return ir.Constant(_I32, lanes + behind)
-        return ir.Constant(_I32, element if part == 1 and behind < 0 else lane)
+            return lanes + behind
+        return element if part == 1 and behind < 0 else lane
 
     def _at(self, address: Any, index: Any, dtype: Any, kind: Any) -> Any:
         offset = self.b.mul(index, ir.Constant(_I64, SIZE[dtype]))
@@ -117,7 +118,7 @@ class Emit:
             return self.b.fptrunc(value, single)
         return value
 
-    def narrow(self, value: Any, dtype: Any, lanes: int) -> Any:
+    def narrow(self, value: Any, dtype: Any, lanes: int, *, maybe_nan: bool = True) -> Any:
         """float32 rounded to the stored type; float32 and float64 are stored as they are."""
         if dtype == types.int16:
             return self.b.bitcast(
@@ -131,6 +132,8 @@ class Emit:
         high = self.b.lshr(bits, sixteen)
         odd = self.b.and_(high, self.number(_I32, 1, lanes))
         even = self.b.lshr(self.b.add(bits, self.b.add(odd, self.number(_I32, 0x7FFF, lanes))), sixteen)
+        if not maybe_nan:
+            return self.b.trunc(even, ir.VectorType(_I16, lanes))
         quiet = self.b.or_(high, self.number(_I32, 0x40, lanes))
         return self.b.trunc(
             self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even), ir.VectorType(_I16, lanes)
