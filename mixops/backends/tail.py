@@ -57,7 +57,11 @@ def _laying(name: str, hop: int = 1, targets: int = 1, *, periodic: bool = False
                 some(builder, args, builder.add(index, ir.Constant(_I64, first)), piece)
                 for first in range(0, lanes, piece)
             ]
-            return [Emit(builder).joined(list(found)) for found in zip(*pieces, strict=True)]
+            whole = [Emit(builder).joined(list(found)) for found in zip(*pieces, strict=True)]
+            if kind == out and not scaled:
+                return whole
+            nan = like.dtype != types.uint8
+            return [Emit(builder).narrow(value, out, lanes, maybe_nan=nan) for value in whole]
 
         def some(builder: Any, args: list[Any], index: Any, lanes: int) -> list[Any]:
             emit, (at, period) = Emit(builder), (args[2], args[4])
@@ -78,7 +82,7 @@ def _laying(name: str, hop: int = 1, targets: int = 1, *, periodic: bool = False
                                 emit.splat(builder.extract_element(v, first), lanes) for v in (factor, term)
                             )
                         value = builder.fadd(builder.fmul(value, factor), term)
-                    value = emit.narrow(recast(builder, value, lanes), out, lanes, maybe_nan=like.dtype != types.uint8)
+                    value = recast(builder, value, lanes)
                 found.append(value)
             return found
 

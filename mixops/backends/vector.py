@@ -126,18 +126,38 @@ class Emit:
             )
         if dtype != types.uint16:
             return value
-        # bfloat16, halves to even; integer steps beat the chip's own conversion. A NaN must not round to infinity.
+        # In integer steps, which beat most chips' own conversion, and flush nothing to zero.
+        bits = self._rounded(value, lanes, maybe_nan=maybe_nan)
+        words = self.b.bitcast(bits, ir.VectorType(_I16, 2 * lanes))
+        upper = ir.Constant(ir.VectorType(_I32, lanes), [ir.Constant(_I32, 2 * i + 1) for i in range(lanes)])
+        return self.b.shuffle_vector(words, ir.Constant(words.type, ir.Undefined), upper)
+
+    def by_halves(self, own: Any, donor: Any, keep: Any, share: Any, lanes: int) -> Any:
+        """keep·own + share·donor of bfloat16 numbers, taken by twos, so that none has to move to another lane.
+
+        The upper one of two is a float32 as it stands, but for its lower bits; the lower one is a shift away.
+        """
+        b, pairs = self.b, lanes // 2
+        two, high = ir.VectorType(_I32, pairs), self.number(_I32, 0xFFFF0000, pairs)
+        floats, sixteen = ir.VectorType(_F32, pairs), self.number(_I32, 16, pairs)
+        shares = [self.splat(v, pairs) for v in (keep, share)]
+        both = [b.bitcast(v, two) for v in (own, donor)]
+        halves = []
+        for take in (lambda v: b.shl(v, sixteen), lambda v: b.and_(v, high)):
+            one, other = (b.fmul(b.bitcast(take(v), floats), s) for v, s in zip(both, shares, strict=True))
+            halves.append(self._rounded(b.fadd(one, other), pairs))
+        lower, upper = b.lshr(halves[0], sixteen), b.and_(halves[1], high)
+        return b.bitcast(b.or_(lower, upper), ir.VectorType(_I16, lanes))
+
+    def _rounded(self, value: Any, lanes: int, *, maybe_nan: bool = True) -> Any:
+        """float32 as bits of which the upper 16 are the nearest bfloat16, halves to even."""
         bits = self.b.bitcast(value, ir.VectorType(_I32, lanes))
-        sixteen = self.number(_I32, 16, lanes)
-        high = self.b.lshr(bits, sixteen)
-        odd = self.b.and_(high, self.number(_I32, 1, lanes))
-        even = self.b.lshr(self.b.add(bits, self.b.add(odd, self.number(_I32, 0x7FFF, lanes))), sixteen)
+        odd = self.b.and_(self.b.lshr(bits, self.number(_I32, 16, lanes)), self.number(_I32, 1, lanes))
+        even = self.b.add(bits, self.b.add(odd, self.number(_I32, 0x7FFF, lanes)))
         if not maybe_nan:
-            return self.b.trunc(even, ir.VectorType(_I16, lanes))
-        quiet = self.b.or_(high, self.number(_I32, 0x40, lanes))
-        return self.b.trunc(
-            self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even), ir.VectorType(_I16, lanes)
-        )
+            return even
+        quiet = self.b.or_(bits, self.number(_I32, 0x400000, lanes))  # a NaN must not round to infinity
+        return self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even)
 
     def blend_bytes(self, own: Any, donor: Any, q: Any, lanes: int) -> Any:
         """((2¹⁶ - q)·own + q·donor + 2¹⁵) >> 16 in 16-bit steps, for 0 < q < 2¹⁶.
@@ -254,6 +274,8 @@ def _blender(builder: Any, share: Any, kind: Any, result: Any) -> Callable[[Any,
     keep = builder.fsub(ir.Constant(share.type, 1.0), share)
 
     def floats(own: Any, donor: Any, lanes: int) -> Any:
+        if kind == result == types.uint16 and lanes > 1:
+            return emit.by_halves(own, donor, keep, share, lanes)
         own, donor = (emit.widen(v, kind, wide, lanes) for v in (own, donor))
         mixed = builder.fadd(builder.fmul(own, emit.splat(keep, lanes)), builder.fmul(donor, emit.splat(share, lanes)))
         return emit.narrow(mixed, result, lanes)
