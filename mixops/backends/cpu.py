@@ -120,6 +120,7 @@ class _Form:
             where painted units go out as they are.
         noise: what the kernels need for noise, or None.
         scale, shift: out = v·scale + shift, or None.
+        way: how lines are laid out, or None; see tail.WAYS.
     """
 
     like: np.ndarray
@@ -128,6 +129,7 @@ class _Form:
     noise: tuple[np.ndarray, ...] | None
     scale: np.ndarray | None
     shift: np.ndarray | None
+    way: np.ndarray | None
 
 
 def _mixed(job: Job, dtype: str, bfloat16: np.dtype[Any] | None = None) -> np.ndarray | None:
@@ -164,14 +166,23 @@ def _mixed(job: Job, dtype: str, bfloat16: np.dtype[Any] | None = None) -> np.nd
     if plan.n and geo.extent and geo.inner and len(geo.coords):
         like = _like(dtype, source.itemsize)
         wide = "float64" if "float64" in (dtype, out_dtype) else "float32"
-        # Where channels alone fill the places of a run, their factors repeat: a vector takes its own from there.
-        repeats = factors + 64 if factors > 1 and geo.inner == factors and geo.post == 1 else factors
+        like_out, way, count = _like(out_dtype, source.itemsize), None, factors
+        if recast or moved:
+            from .tail import WAYS, way_of
+
+            in_line = geo.coords[0, -1] < 0
+            way = way_of(geo.inner, geo.post, geo.strides, like_out.itemsize, in_line, factors if scaled else 1)
+            # Where factors repeat along a line, a vector takes its own wherever it begins.
+            count += 64 * (way is WAYS["repeating"])
+        scale, shift = _factors(job.to, dtype, count, wide) if job.to is not None and scaled else (None, None)
         form = _Form(
             like,
             _like(wide, 0) if recast else like,
-            _like(out_dtype, source.itemsize) if recast or moved else None,
+            None if way is None else like_out,
             (fills.noise, fills.std, fills.key, table()) if noisy else None,
-            *(_factors(job.to, dtype, repeats, wide) if scaled else (None, None)),
+            scale,
+            shift,
+            way,
         )
         _launch(plan, source, out, out_strides["b"], geo, form, in_place and not apart, job.threads)
     if apart:
@@ -249,7 +260,7 @@ def _launch(
         _donors(plan, source), None if whole else plan.box, plan.opacity, fill, values, form.noise,
         order, saves, reads, mates,
         geo.coords, geo.steps, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
-        form.scale, form.shift, geo.strides,
+        form.scale, form.shift, geo.strides, form.way,
     )  # fmt: skip
     workers = thread_count(threads) if out.nbytes >= THREADS_FROM else 1
     share_out(lambda lo, hi: kernels.mix_units(*arguments, (lo, hi, lines, piece, visit), streamed), visits, workers)

@@ -191,7 +191,7 @@ def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, va
 @_cached
 def mix_units(
     like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
-    coords, steps, run, places, scale, shift, strides, units, past_cache,
+    coords, steps, run, places, scale, shift, strides, way, units, past_cache,
 ):  # fmt: skip
     """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
@@ -213,6 +213,7 @@ def mix_units(
         places: (lines, 2) noise position of each line, and its byte offset in the result.
         scale, shift: None, or (1,) or (C,): out = v·scale + shift.
         strides: bytes in the result from place to place along the run, and within a place.
+        way: how lines are laid out, see tail.WAYS; None where units go out as they are painted.
         units: lo, hi, lines a unit, elements a unit of a long line (0: whole lines), units a visit to a row. lo and hi
             count visits.
         past_cache: stream results to memory.
@@ -237,7 +238,7 @@ def mix_units(
         unowned(like), unowned(work), unowned(like_out), unowned(own), unowned(target), unowned(donor), unowned(box),
         unowned(opacity), unowned(fill), unowned(values), unowned(tiles), noise, unowned(order), unowned(saves),
         unowned(reads), unowned(mates), unowned(coords), unowned(steps), run, unowned(places), unowned(scale),
-        unowned(shift), strides, units, past_cache, stage if staged else 0, direct, saved.ctypes.data,
+        unowned(shift), strides, unowned(way), units, past_cache, stage if staged else 0, direct, saved.ctypes.data,
     )  # fmt: skip
     if past_cache:
         fence()
@@ -249,7 +250,7 @@ def mix_units(
 @njit(nogil=True)
 def _walk(
     like, work, like_out, own, target, donor, box, opacity, fill, values, tiles, noise, order, saves, reads, mates,
-    coords, steps, run, places, scale, shift, strides, units, past_cache, stage, direct, saved,
+    coords, steps, run, places, scale, shift, strides, way, units, past_cache, stage, direct, saved,
 ):  # fmt: skip
     """The loop of mix_units, on arrays that it need not count owners of: that would cost more than the smaller units.
 
@@ -369,7 +370,7 @@ def _walk(
                         painted = at + (line - first) * line_size * work.itemsize
                         count = (until - line - 1) * line_size + e1 - e0
                         finish_lines(
-                            start, painted, count, coords[line, -1], run, scale, shift, strides, past_cache, like,
+                            way, start, painted, count, coords[line, -1], run, scale, shift, strides, past_cache, like,
                             work, like_out,
                         )  # fmt: skip
                         line = until

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types
 from numba.core import cgutils
@@ -141,55 +142,93 @@ def _laying(name: str, hop: int = 1, targets: int = 1, *, periodic: bool = False
 
 
 _lay_each = _laying("lay_each")
-_lay_periodic = _laying("lay_periodic", periodic=True)
+_lay_repeating = _laying("lay_repeating", periodic=True)
 _lay_third = _laying("lay_third", 3)
 _lay_thirds = _laying("lay_thirds", 3, 3)
 
 
-@njit(nogil=True)
-def finish_lines(start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, like_out):
-    """Normalise, cast and lay out painted elements that follow one another here and in the result, from ``start`` on.
+#: The ways to lay lines out. A kernel is compiled for one of them, told by the number of axes of an empty array: the
+#: elements stay as they lie, with one factor or with factors that repeat; every third goes to one of three places, one
+#: after the other, or at once where those lie alike within their cache lines; anything else.
+WAYS = {
+    way: np.empty((0,) * (1 + i), np.uint8) for i, way in enumerate(("each", "repeating", "third", "thirds", "any"))
+}
 
-    Where ``scale`` goes on beyond its channels it repeats them: elements lie as they did, and a vector takes its
-    factors from there, wherever it begins.
+
+def way_of(inner: int, post: int, strides: tuple[int, int], size: int, in_line: bool, factors: int) -> np.ndarray:
+    """The way for lines of places of ``inner`` elements, channels of ``post``; see kernels.mix_units.
+
+    Args:
+        inner, post: elements of a place, and of a channel of it.
+        strides: bytes in the result from place to place, and within a place.
+        size: bytes of an element of the result.
+        in_line: do channels lie inside a line?
+        factors: how many factors there are, 1 if they change nothing.
     """
-    _, _, inner, post, _ = run
     along, within = strides
-    size = like_out.itemsize
-    flat = along == inner * size and (inner == 1 or within == size)
-    thirds = inner == 3 and along == size
-    if flat and (scale is None or channel >= 0 or len(scale) == 1 or len(scale) > inner):
+    if along == inner * size and (inner == 1 or within == size):
+        if not in_line or factors == 1:
+            return WAYS["each"]
+        return WAYS["repeating" if inner == factors and post == 1 else "any"]
+    if inner == 3 and along == size and (post == 1 or factors == 1):
+        return WAYS["third" if within % _LINE else "thirds"]
+    return WAYS["any"]
+
+
+def finish_lines(
+    way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out
+): ...
+
+
+@overload(finish_lines)
+def _finish_lines(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
+    """Normalise, cast and lay out painted elements that follow one another, here and from ``start`` on."""
+    return (_each, _repeating, _third, _thirds, _any)[way.ndim - 1]
+
+
+@njit(nogil=True)
+def _factor(values, channel, i):
+    """The address of the factor of a line's channel; of channel i where channels lie inside the line."""
+    c = (channel if channel >= 0 else i) % len(values)
+    return values.ctypes.data + c * values.itemsize
+
+
+def _each(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
+    if scale is None:
+        _lay_each(start, 0, painted_at, elements, 0, None, None, past_cache, like, work, out)
+    else:
+        a, b = _factor(scale, channel, 0), _factor(shift, channel, 0)
+        _lay_each(start, 0, painted_at, elements, 0, a, b, past_cache, like, work, out)
+
+
+def _repeating(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
+    if scale is not None:
+        a, b = scale.ctypes.data, shift.ctypes.data
+        _lay_repeating(start, 0, painted_at, elements, run[2], a, b, past_cache, like, work, out)
+
+
+def _third(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
+    for i in range(3):
+        to, at = start + i * strides[1], painted_at + i * work.itemsize
         if scale is None:
-            _lay_each(start, 0, painted_at, elements, 0, None, None, past_cache, like, work, like_out)
+            _lay_third(to, 0, at, elements // 3, 0, None, None, past_cache, like, work, out)
         else:
-            c = channel % len(scale) if channel >= 0 else 0
-            a, b = scale.ctypes.data + c * scale.itemsize, shift.ctypes.data + c * shift.itemsize
-            if channel >= 0 or len(scale) == 1:
-                _lay_each(start, 0, painted_at, elements, 0, a, b, past_cache, like, work, like_out)
-            else:
-                _lay_periodic(start, 0, painted_at, elements, inner, a, b, past_cache, like, work, like_out)
-        return
-    if thirds and within % 64 == 0 and (post == 1 or scale is None):
-        count = elements // 3
-        if scale is None:
-            _lay_thirds(start, within, painted_at, count, 0, None, None, past_cache, like, work, like_out)
-        else:
-            c = channel % len(scale) if channel >= 0 else 0
-            a, b = scale.ctypes.data + c * scale.itemsize, shift.ctypes.data + c * shift.itemsize
-            step = 1 if channel < 0 and len(scale) > 1 else 0
-            _lay_thirds(start, within, painted_at, count, step, a, b, past_cache, like, work, like_out)
-        return
-    if thirds:
-        for i in range(3):
-            to, at, count = start + i * within, painted_at + i * work.itemsize, elements // 3
-            if scale is None:
-                _lay_third(to, 0, at, count, 0, None, None, past_cache, like, work, like_out)
-            else:
-                c = (channel if channel >= 0 else i // post) % len(scale)
-                a, b = scale.ctypes.data + c * scale.itemsize, shift.ctypes.data + c * shift.itemsize
-                _lay_third(to, 0, at, count, 0, a, b, past_cache, like, work, like_out)
-        return
-    _scatter(start, painted_at, elements // inner, channel, run, scale, shift, strides, work, like_out)
+            a, b = _factor(scale, channel, i), _factor(shift, channel, i)
+            _lay_third(to, 0, at, elements // 3, 0, a, b, past_cache, like, work, out)
+
+
+def _thirds(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
+    count, within = elements // 3, strides[1]
+    if scale is None:
+        _lay_thirds(start, within, painted_at, count, 0, None, None, past_cache, like, work, out)
+    else:
+        a, b = _factor(scale, channel, 0), _factor(shift, channel, 0)
+        step = 1 if channel < 0 and len(scale) > 1 else 0
+        _lay_thirds(start, within, painted_at, count, step, a, b, past_cache, like, work, out)
+
+
+def _any(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
+    _scatter(start, painted_at, elements // run[2], channel, run, scale, shift, strides, work, out)
 
 
 @njit(nogil=True)

@@ -64,8 +64,8 @@ class Emit:
     def store_some(self, value: Any, address: Any, index: Any, count: Any, dtype: Any) -> None:
         """Store the first ``count`` lanes only."""
         lanes, size = value.type.count, SIZE[dtype]
-        places = ir.Constant(ir.VectorType(_I64, lanes), [ir.Constant(_I64, i) for i in range(lanes)])
-        mask = self.b.icmp_signed("<", places, self.splat(count, lanes))
+        places = ir.Constant(ir.VectorType(_I32, lanes), [ir.Constant(_I32, i) for i in range(lanes)])
+        mask = self.b.icmp_signed("<", places, self.splat(self.b.trunc(count, _I32), lanes))
         kind = ir.FunctionType(ir.VoidType(), [value.type, cgutils.voidptr_t, _I32, mask.type])
         letter = {_F32: "f32", _F64: "f64"}.get(_STORED[dtype], f"i{8 * size}")
         put = cgutils.get_or_insert_function(self.b.module, kind, f"llvm.masked.store.v{lanes}{letter}.p0")
