@@ -112,24 +112,34 @@ def _new(job: Job, source: Rows, bfloat16: np.dtype[Any] | None) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class _Finish:
+    """How painted units become the result.
+
+    Args:
+        address: of the finisher, see tail.
+        numbers: what it is called with; whether it goes past the cache is left open.
+        factors: scale and shift, which the numbers point to.
+    """
+
+    address: int
+    numbers: tuple[int, ...]
+    factors: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
 class _Form:
     """Which kernel: the element types, and what happens on the way out.
 
     Args:
-        like, work, like_out: empty arrays of the input's, the painted unit's and the output's type; like_out is None
-            where painted units go out as they are.
+        like, work: empty arrays of the input's and the painted unit's type.
         noise: what the kernels need for noise, or None.
-        scale, shift: out = v·scale + shift, or None.
-        way: how lines are laid out, or None; see tail.WAYS.
+        finish: how painted units go out; None: as they are.
     """
 
     like: np.ndarray
     work: np.ndarray
-    like_out: np.ndarray | None
     noise: tuple[np.ndarray, ...] | None
-    scale: np.ndarray | None
-    shift: np.ndarray | None
-    way: np.ndarray | None
+    finish: _Finish | None
 
 
 def _mixed(job: Job, dtype: str, bfloat16: np.dtype[Any] | None = None) -> np.ndarray | None:
@@ -166,24 +176,11 @@ def _mixed(job: Job, dtype: str, bfloat16: np.dtype[Any] | None = None) -> np.nd
     if plan.n and geo.extent and geo.inner and len(geo.coords):
         like = _like(dtype, source.itemsize)
         wide = "float64" if "float64" in (dtype, out_dtype) else "float32"
-        like_out, way, count = _like(out_dtype, source.itemsize), None, factors
+        work, finish = _like(wide, 0) if recast else like, None
         if recast or moved:
-            from .tail import WAYS, way_of
-
-            in_line = geo.coords[0, -1] < 0
-            way = way_of(geo.inner, geo.post, geo.strides, like_out.itemsize, in_line, factors if scaled else 1)
-            # Where factors repeat along a line, a vector takes its own wherever it begins.
-            count += 64 * (way is WAYS["repeating"])
-        scale, shift = _factors(job.to, dtype, count, wide) if job.to is not None and scaled else (None, None)
-        form = _Form(
-            like,
-            _like(wide, 0) if recast else like,
-            None if way is None else like_out,
-            (fills.noise, fills.std, fills.key, table()) if noisy else None,
-            scale,
-            shift,
-            way,
-        )
+            finish = _finish(geo, like, work, _like(out_dtype, source.itemsize), job.to if scaled else None, dtype)
+        noise = (fills.noise, fills.std, fills.key, table()) if noisy else None
+        form = _Form(like, work, noise, finish)
         _launch(plan, source, out, out_strides["b"], geo, form, in_place and not apart, job.threads)
     if apart:
         job.out[...] = out
@@ -212,6 +209,22 @@ def _factors(to: Output, dtype: str, count: int, wide: str) -> tuple[np.ndarray,
     return scale, shift
 
 
+def _finish(
+    geo: Geometry, like: np.ndarray, work: np.ndarray, out: np.ndarray, to: Output | None, dtype: str
+) -> _Finish:
+    """How units go out; ``to`` where it has factors."""
+    from .tail import finisher, way_of
+
+    count = 1 if to is None else _affine(to, dtype)[0]
+    way = way_of(geo.inner, geo.post, geo.strides, out.itemsize, bool(geo.coords[0, -1] < 0), count)
+    address = finisher(way, like.dtype, work.dtype, out.dtype, to is not None)
+    # Where factors repeat along a line, a vector takes its own wherever it begins.
+    long = count + 64 if way == "repeating" else count
+    factors = () if to is None else _factors(to, dtype, long, work.dtype.name)
+    places = [int(place) for place in starts(factors)] if factors else [0, 0]
+    return _Finish(address, (geo.inner, geo.post, *geo.strides, 0, count, *places), factors)
+
+
 @cache
 def _like(dtype: str, itemsize: int) -> np.ndarray:
     return np.empty(0, _LIKE.get(dtype) or _IDS[itemsize])
@@ -236,7 +249,7 @@ def _launch(
 
     facts = plan.facts
     streamed = not in_place and out.nbytes >= STREAM_FROM
-    order, saves, reads, mates = ascending(plan.n, np.int64), None, None, None
+    order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
         if facts.shifted is not None or plan.k > 1:
@@ -248,19 +261,24 @@ def _launch(
     elif out.nbytes >= STREAM_FROM:  # what stays in cache anyway needs no order
         order = walk(facts.donor if is_ascending(plan.base) else _in_batch(plan.base, facts.donor))[0]
     whole = plan.rank == 0 or bool((plan.box == full_box(plan.shape))[facts.used].all())
-    staged = form.like_out is not None or (streamed and not (whole and plan.k == 1))
+    staged = form.finish is not None or (streamed and not (whole and plan.k == 1))
     at_once = in_place and facts.shifted is not None
     lines, piece, visit, visits = _units(geo, form.like.itemsize, form.work.itemsize, staged, at_once)
     target = int(starts([out])[0]) + ascending(plan.n, np.int64) * row_step
     fill, values = (
         (np.where(plan.partner < 0, -1 - plan.partner, 0), plan.fills.value) if facts.paints else (None, None)
     )
+    finish, called = (0, 0, 0), None  # ``called`` must outlive the kernel, which knows it by address
+    if form.finish is not None:
+        called = np.array(form.finish.numbers, np.int64)
+        called[4] = streamed
+        finish = (form.finish.address, geo.strides[0], int(starts([called])[0]))
     arguments = (
-        form.like, form.work, form.like_out, source.at(plan.base), target,
+        form.like, form.work, source.at(plan.base), target,
         _donors(plan, source), None if whole else plan.box, plan.opacity, fill, values, form.noise,
         order, saves, reads, mates,
         geo.coords, geo.steps, (geo.axis, geo.extent, geo.inner, geo.post, geo.step), geo.places,
-        form.scale, form.shift, geo.strides, form.way,
+        finish,
     )  # fmt: skip
     workers = thread_count(threads) if out.nbytes >= THREADS_FROM else 1
     share_out(lambda lo, hi: kernels.mix_units(*arguments, (lo, hi, lines, piece, visit), streamed), visits, workers)

@@ -11,35 +11,13 @@ bits, uint32 and uint64 for values that are only ever pasted.
 
 from __future__ import annotations
 
-from pathlib import Path
-from zlib import crc32
-
 import numpy as np
 from numba import njit
 from numba.extending import overload
 
+from .disk_cache import kept_kernel
 from .elements import fill_line, keep, store
-from .tail import finish_lines
-from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over, unowned
-
-
-def _cached(function):
-    """Compile with a cache on disk that knows every file whose code ends up in the kernel.
-
-    Numba itself looks only at the file the function stands in. Where it finds no place to write a cache, the kernel is
-    compiled in every process.
-    """
-    try:
-        kernel = njit(nogil=True, cache=True)(function)
-    except RuntimeError:
-        return njit(nogil=True)(function)
-    here, store = Path(__file__), getattr(kernel._cache, "_cache_file", None)
-    if store is not None:
-        files = [here.with_name(name) for name in ("elements.py", "kernels.py", "tail.py", "vector.py")]
-        files.append(here.parents[1] / "noise.py")
-        store._source_stamp = (store._source_stamp, crc32(b"".join(file.read_bytes() for file in files)))
-    return kernel
-
+from .vector import blend, blend_both, call_at, fence, fetch, paint, send, swap, take_over, unowned
 
 # A ``grid`` is (coords, steps, axis, inner), see mix_units; a ``cut`` is what one unit holds: (first line, one past the
 # last, first element of each line, one past the last, elements a line).
@@ -188,15 +166,15 @@ def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, va
         fill_line(here, a, b, fill, take, channel, places[one, 0], step, inner, post, values, noise, work)
 
 
-@_cached
+@kept_kernel
 def mix_units(
-    like, work, like_out, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
-    coords, steps, run, places, scale, shift, strides, way, units, past_cache,
+    like, work, own, target, donor, box, opacity, fill, values, noise, order, saves, reads, mates,
+    coords, steps, run, places, finish, units, past_cache,
 ):  # fmt: skip
     """Mix visits lo..hi of every row. An argument that is None takes the code that would use it out of the kernel.
 
     Args:
-        like: element type of the input; ``work``: of the painted unit; ``like_out``: of the result, None for ``work``.
+        like, work: element types of the input and of the painted unit.
         own, target: (N,) addresses of each row's source and result.
         donor: (N, K) addresses, moved so that the donor of an element lies at the element's own offset; 0 for fills.
         box: (N, K, 2R), None where every patch covers its whole row.
@@ -211,9 +189,8 @@ def mix_units(
         run: box axis along a line (-1: none), its extent, elements inside one place, elements inside one channel, noise
             position step.
         places: (lines, 2) noise position of each line, and its byte offset in the result.
-        scale, shift: None, or (1,) or (C,): out = v·scale + shift.
-        strides: bytes in the result from place to place along the run, and within a place.
-        way: how lines are laid out, see tail.WAYS; None where units go out as they are painted.
+        finish: the address of a finisher (see tail), 0 where units go out as they are painted; bytes in the result from
+            place to place; and the address of what the finisher is called with.
         units: lo, hi, lines a unit, elements a unit of a long line (0: whole lines), units a visit to a row. lo and hi
             count visits.
         past_cache: stream results to memory.
@@ -227,7 +204,7 @@ def mix_units(
     if box is not None:
         direct = False
     staged = past_cache and not direct
-    if like_out is not None:
+    if finish[0] != 0:
         staged, direct = True, False
     # Whole cache lines, for an access across two costs double; and room for vectors that reach beyond the end.
     scratch = np.empty(room * work.itemsize + 2048 if staged else 0, np.uint8)
@@ -235,10 +212,10 @@ def mix_units(
     saved = np.empty(room * size if saves is not None else 0, np.uint8)
     tiles = np.empty((0, 0), work.dtype) if values is None else _tiles(values, run, min(room, line_size), work)
     _walk(
-        unowned(like), unowned(work), unowned(like_out), unowned(own), unowned(target), unowned(donor), unowned(box),
+        unowned(like), unowned(work), unowned(own), unowned(target), unowned(donor), unowned(box),
         unowned(opacity), unowned(fill), unowned(values), unowned(tiles), noise, unowned(order), unowned(saves),
-        unowned(reads), unowned(mates), unowned(coords), unowned(steps), run, unowned(places), unowned(scale),
-        unowned(shift), strides, unowned(way), units, past_cache, stage if staged else 0, direct, saved.ctypes.data,
+        unowned(reads), unowned(mates), unowned(coords), unowned(steps), run, unowned(places), finish,
+        units, past_cache, stage if staged else 0, direct, saved.ctypes.data,
     )  # fmt: skip
     if past_cache:
         fence()
@@ -249,8 +226,8 @@ def mix_units(
 
 @njit(nogil=True)
 def _walk(
-    like, work, like_out, own, target, donor, box, opacity, fill, values, tiles, noise, order, saves, reads, mates,
-    coords, steps, run, places, scale, shift, strides, way, units, past_cache, stage, direct, saved,
+    like, work, own, target, donor, box, opacity, fill, values, tiles, noise, order, saves, reads, mates,
+    coords, steps, run, places, finish, units, past_cache, stage, direct, saved,
 ):  # fmt: skip
     """The loop of mix_units, on arrays that it need not count owners of: that would cost more than the smaller units.
 
@@ -348,11 +325,11 @@ def _walk(
                 if saves is not None:
                     continue
                 if not begun:
-                    if like_out is None:
+                    if finish[0] == 0:
                         take_over(target[n] + offset * size, own_at, count, past_cache, like, work)
                         continue
                     take_over(at, own_at, count, False, like, work)
-                if like_out is not None:
+                if finish[0] != 0:
                     # Nothing else is read while the results are on their way to memory.
                     for byte in range(count * size, 2 * count * size, 64):
                         fetch(coming + byte, 0)
@@ -363,16 +340,13 @@ def _walk(
                         while (
                             until < last
                             and coords[until, -1] == coords[line, -1]
-                            and places[until, 1] - places[line, 1] == (until - line) * extent * strides[0]
+                            and places[until, 1] - places[line, 1] == (until - line) * extent * finish[1]
                         ):
                             until += 1
-                        start = target[n] + places[line, 1] + (e0 // inner) * strides[0]
+                        start = target[n] + places[line, 1] + (e0 // inner) * finish[1]
                         painted = at + (line - first) * line_size * work.itemsize
                         count = (until - line - 1) * line_size + e1 - e0
-                        finish_lines(
-                            way, start, painted, count, coords[line, -1], run, scale, shift, strides, past_cache, like,
-                            work, like_out,
-                        )  # fmt: skip
+                        call_at(finish[0], start, painted, count, coords[line, -1], finish[2])
                         line = until
                 elif staged:
                     send(target[n] + offset * size, at, count, own_at + count * size, work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from .disk_cache import kept_callback
 from .elements import store
 from .vector import SIZE, Emit, call_once, load_one, pointer
 
@@ -147,16 +149,8 @@ _lay_third = _laying("lay_third", 3)
 _lay_thirds = _laying("lay_thirds", 3, 3)
 
 
-#: The ways to lay lines out. A kernel is compiled for one of them, told by the number of axes of an empty array: the
-#: elements stay as they lie, with one factor or with factors that repeat; every third goes to one of three places, one
-#: after the other, or at once where those lie alike within their cache lines; anything else.
-WAYS = {
-    way: np.empty((0,) * (1 + i), np.uint8) for i, way in enumerate(("each", "repeating", "third", "thirds", "any"))
-}
-
-
-def way_of(inner: int, post: int, strides: tuple[int, int], size: int, in_line: bool, factors: int) -> np.ndarray:
-    """The way for lines of places of ``inner`` elements, channels of ``post``; see kernels.mix_units.
+def way_of(inner: int, post: int, strides: tuple[int, int], size: int, in_line: bool, factors: int) -> str:
+    """How lines are laid out; places hold ``inner`` elements, channels of ``post``.
 
     Args:
         inner, post: elements of a place, and of a channel of it.
@@ -164,96 +158,140 @@ def way_of(inner: int, post: int, strides: tuple[int, int], size: int, in_line: 
         size: bytes of an element of the result.
         in_line: do channels lie inside a line?
         factors: how many factors there are, 1 if they change nothing.
+
+    Returns:
+        "each": elements stay as they lie, with one factor for a line; "repeating": with the factors of a place over and
+        over; "third": every third goes to one of three places; "thirds": which lie alike within their cache lines;
+        "any": whatever else.
     """
     along, within = strides
     if along == inner * size and (inner == 1 or within == size):
         if not in_line or factors == 1:
-            return WAYS["each"]
-        return WAYS["repeating" if inner == factors and post == 1 else "any"]
+            return "each"
+        return "repeating" if inner == factors and post == 1 else "any"
     if inner == 3 and along == size and (post == 1 or factors == 1):
-        return WAYS["third" if within % _LINE else "thirds"]
-    return WAYS["any"]
+        return "third" if within % _LINE else "thirds"
+    return "any"
 
 
-def finish_lines(
-    way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out
-): ...
+#: What a finisher is called with: where the first element goes, where it was painted, how many elements there are, the
+#: line's channel (-1: channels lie inside it), and the address of int64s: elements of a place and of a channel of it,
+#: bytes in the result from place to place and within one, past the cache?, factors, addresses of scale and shift.
+_CALL = types.void(*[types.int64] * 5)
+_INNER, _POST, _ALONG, _WITHIN, _PAST, _FACTORS, _SCALE, _SHIFT = range(8)
 
 
-@overload(finish_lines)
-def _finish_lines(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
-    """Normalise, cast and lay out painted elements that follow one another, here and from ``start`` on."""
-    return (_each, _repeating, _third, _thirds, _any)[way.ndim - 1]
+@cache
+def finisher(way: str, like: np.dtype, work: np.dtype, out: np.dtype, scaled: bool) -> int:
+    """The address of a function that normalises, casts and lays out painted elements that follow one another.
+
+    It is compiled apart from the kernel that calls it: there are as many kernels as inputs and plans, not times tails.
+
+    Args:
+        way: see way_of.
+        like, work, out: element types of the input, of painted units and of the result.
+        scaled: are there factors?
+    """
+    kinds = [np.empty(0, kind) for kind in (like, work, out)]
+    made = kept_callback(_CALL, _WAYS[way](*kinds, scaled))
+    _FINISHERS.append(made)  # the address is good only as long as it lives
+    return made.address
 
 
-@njit(nogil=True)
-def _factor(values, channel, i):
-    """The address of the factor of a line's channel; of channel i where channels lie inside the line."""
-    c = (channel if channel >= 0 else i) % len(values)
-    return values.ctypes.data + c * values.itemsize
-
-
-def _each(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
-    if scale is None:
-        _lay_each(start, 0, painted_at, elements, 0, None, None, past_cache, like, work, out)
-    else:
-        a, b = _factor(scale, channel, 0), _factor(shift, channel, 0)
-        _lay_each(start, 0, painted_at, elements, 0, a, b, past_cache, like, work, out)
-
-
-def _repeating(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
-    if scale is not None:
-        a, b = scale.ctypes.data, shift.ctypes.data
-        _lay_repeating(start, 0, painted_at, elements, run[2], a, b, past_cache, like, work, out)
-
-
-def _third(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
-    for i in range(3):
-        to, at = start + i * strides[1], painted_at + i * work.itemsize
-        if scale is None:
-            _lay_third(to, 0, at, elements // 3, 0, None, None, past_cache, like, work, out)
-        else:
-            a, b = _factor(scale, channel, i), _factor(shift, channel, i)
-            _lay_third(to, 0, at, elements // 3, 0, a, b, past_cache, like, work, out)
-
-
-def _thirds(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
-    count, within = elements // 3, strides[1]
-    if scale is None:
-        _lay_thirds(start, within, painted_at, count, 0, None, None, past_cache, like, work, out)
-    else:
-        a, b = _factor(scale, channel, 0), _factor(shift, channel, 0)
-        step = 1 if channel < 0 and len(scale) > 1 else 0
-        _lay_thirds(start, within, painted_at, count, step, a, b, past_cache, like, work, out)
-
-
-def _any(way, start, painted_at, elements, channel, run, scale, shift, strides, past_cache, like, work, out):
-    _scatter(start, painted_at, elements // run[2], channel, run, scale, shift, strides, work, out)
+_FINISHERS: list[Any] = []
 
 
 @njit(nogil=True)
-def _scatter(start, painted_at, count, channel, run, scale, shift, strides, work, like_out):
-    """The same for places that lie apart in the result, or hold another number of elements."""
-    _, _, inner, post, _ = run
-    painted = carray(pointer(painted_at), count * inner, work.dtype)
-    along, within = strides
-    size = like_out.itemsize
-    packed = along == size
-    hop = 1 if packed else along // size
-    for i in range(inner):
-        piece = carray(pointer(start + i * within), (count - 1) * hop + 1, like_out.dtype)
-        if scale is None:
-            for j in range(count):
-                piece[j * hop] = _recast(painted[j * inner + i], like_out)
+def _factor(form, which, channel, i, work):
+    """The address of a factor, of the type of ``work``: the line's; channel i's where channels lie inside the line."""
+    c = (channel if channel >= 0 else i) % form[_FACTORS]
+    return form[which] + c * work.itemsize
+
+
+def _each(like, work, out, scaled):
+    def each(start, painted_at, elements, channel, info):
+        form = carray(pointer(info), 8, np.int64)
+        past = form[_PAST] != 0
+        if scaled:
+            a, b = _factor(form, _SCALE, channel, 0, work), _factor(form, _SHIFT, channel, 0, work)
+            _lay_each(start, 0, painted_at, elements, 0, a, b, past, like, work, out)
         else:
-            c = (channel if channel >= 0 else i // post) % len(scale)
-            a, b = scale[c], shift[c]
-            if packed:  # a loop of its own: only where the step is known to be 1 does it become vectors
-                for j in range(count):
-                    piece[j] = store(painted[j * inner + i] * a + b, like_out)
+            _lay_each(start, 0, painted_at, elements, 0, None, None, past, like, work, out)
+
+    return each
+
+
+def _repeating(like, work, out, scaled):
+    def repeating(start, painted_at, elements, channel, info):
+        form = carray(pointer(info), 8, np.int64)
+        a, b = form[_SCALE], form[_SHIFT]
+        _lay_repeating(start, 0, painted_at, elements, form[_INNER], a, b, form[_PAST] != 0, like, work, out)
+
+    return repeating
+
+
+def _third(like, work, out, scaled):
+    def third(start, painted_at, elements, channel, info):
+        form = carray(pointer(info), 8, np.int64)
+        past = form[_PAST] != 0
+        for i in range(3):
+            to, at = start + i * form[_WITHIN], painted_at + i * work.itemsize
+            if scaled:
+                a, b = _factor(form, _SCALE, channel, i, work), _factor(form, _SHIFT, channel, i, work)
+                _lay_third(to, 0, at, elements // 3, 0, a, b, past, like, work, out)
+            else:
+                _lay_third(to, 0, at, elements // 3, 0, None, None, past, like, work, out)
+
+    return third
+
+
+def _thirds(like, work, out, scaled):
+    def thirds(start, painted_at, elements, channel, info):
+        form = carray(pointer(info), 8, np.int64)
+        past, count, within = form[_PAST] != 0, elements // 3, form[_WITHIN]
+        if scaled:
+            a, b = _factor(form, _SCALE, channel, 0, work), _factor(form, _SHIFT, channel, 0, work)
+            step = 1 if channel < 0 and form[_FACTORS] > 1 else 0
+            _lay_thirds(start, within, painted_at, count, step, a, b, past, like, work, out)
+        else:
+            _lay_thirds(start, within, painted_at, count, 0, None, None, past, like, work, out)
+
+    return thirds
+
+
+def _any(like, work, out, scaled):
+    def anything(start, painted_at, elements, channel, info):
+        form = carray(pointer(info), 8, np.int64)
+        inner, post, along, size = form[_INNER], form[_POST], form[_ALONG], out.itemsize
+        painted, count = carray(pointer(painted_at), elements, work.dtype), elements // inner
+        packed = along == size
+        hop = 1 if packed else along // size
+        for i in range(inner):
+            piece = carray(pointer(start + i * form[_WITHIN]), (count - 1) * hop + 1, out.dtype)
+            if scaled:
+                c = i // post
+                a = load_number(_factor(form, _SCALE, channel, c, work), work)
+                b = load_number(_factor(form, _SHIFT, channel, c, work), work)
+                if packed:  # a loop of its own: only where the step is known to be 1 does it become vectors
+                    for j in range(count):
+                        piece[j] = store(painted[j * inner + i] * a + b, out)
+                else:
+                    for j in range(count):
+                        piece[j * hop] = store(painted[j * inner + i] * a + b, out)
             else:
                 for j in range(count):
-                    piece[j * hop] = store(painted[j * inner + i] * a + b, like_out)
+                    piece[j * hop] = _recast(painted[j * inner + i], out)
+
+    return anything
+
+
+_WAYS = {"each": _each, "repeating": _repeating, "third": _third, "thirds": _thirds, "any": _any}
+
+
+@njit(nogil=True)
+def load_number(address, work):
+    """The painted number at an address."""
+    return carray(pointer(address), 1, work.dtype)[0]
 
 
 def _recast(value, like): ...

@@ -447,6 +447,18 @@ def pointer(typingctx: Any, address: Any) -> Any:
 
 
 @intrinsic
+def call_at(typingctx: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    """Call the function at an address with five whole numbers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [_I64] * 5)
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen
+
+
+@intrinsic
 def fence(typingctx: Any) -> Any:
     """Make streamed stores visible before whatever comes next; other chips than x86 order them themselves."""
 
