@@ -42,7 +42,7 @@ types: install
 	$(BIN)/mypy pipelines
 
 check: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 bench: install
 	$(BIN)/python benches/run.py

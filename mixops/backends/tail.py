@@ -198,6 +198,11 @@ def finisher(way: str, like: np.dtype, work: np.dtype, out: np.dtype, scaled: bo
     return made.address
 
 
+def finishers() -> list[Any]:
+    """What has been compiled, or found on disk, in this process."""
+    return list(_FINISHERS)
+
+
 _FINISHERS: list[Any] = []
 
 
