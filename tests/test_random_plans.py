@@ -43,6 +43,14 @@ def test_large_results_are_what_the_loops_give(drawn_plan: Any, dtype: str, thre
         naive.mix(x, plan, layout).check(mx.mix(x, plan, layout, threads=threads))
 
 
+def test_donors_of_a_large_result_may_lie_behind_its_rows() -> None:
+    plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(3), lam=0.3)
+    behind = mx.Plan(plan.base, 3 + plan.partner, plan.box, plan.donor, plan.opacity, plan.weight, ())
+    x = data("float32", (6, 50))
+    with every_result_is_large():
+        naive.mix(x, behind, "b d").check(mx.mix(x, behind, "b d"))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int64"])
 @pytest.mark.parametrize("shift", [0, 1, 3])
 def test_streaming_holds_for_runs_of_any_length_and_alignment(dtype: str, shift: int) -> None:

@@ -259,7 +259,8 @@ def _launch(
             saves[itself], reads[itself] = rows[itself], True
         mates = _mates(plan)
     elif out.nbytes >= STREAM_FROM:  # what stays in cache anyway needs no order
-        order = walk(facts.donor if is_ascending(plan.base) else _in_batch(plan.base, facts.donor))[0]
+        inside = facts.top < plan.n and is_ascending(plan.base)
+        order = walk(facts.donor if inside else _in_batch(plan.base, facts.donor))[0]
     whole = plan.rank == 0 or bool((plan.box == full_box(plan.shape))[facts.used].all())
     staged = form.finish is not None or (streamed and not (whole and plan.k == 1))
     at_once = in_place and facts.shifted is not None
