@@ -248,7 +248,9 @@ def _launch(
     from . import kernels
 
     facts = plan.facts
-    streamed = not in_place and out.nbytes >= STREAM_FROM
+    # In place it is fills alone that need not be read, and then no donor's store may come to the same cache lines.
+    only_fills = facts.paints and not (facts.used & ~facts.painted).any()
+    streamed = bool((only_fills or not in_place) and out.nbytes >= STREAM_FROM)
     order, saves, reads, mates = np.arange(plan.n), None, None, None
     if in_place:
         order, saves, reads = walk(facts.donor)
@@ -262,7 +264,7 @@ def _launch(
         inside = facts.top < plan.n and is_ascending(plan.base)
         order = walk(facts.donor if inside else _in_batch(plan.base, facts.donor))[0]
     whole = plan.rank == 0 or bool((plan.box == full_box(plan.shape))[facts.used].all())
-    staged = form.finish is not None or (streamed and not (whole and plan.k == 1))
+    staged = form.finish is not None or (streamed and not in_place and not (whole and plan.k == 1))
     at_once = in_place and facts.shifted is not None
     lines, piece, visit, visits = _units(geo, form.like.itemsize, form.work.itemsize, staged, at_once)
     target = int(starts([out])[0]) + ascending(plan.n, np.int64) * row_step

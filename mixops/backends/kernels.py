@@ -149,7 +149,7 @@ def _tiles(values, run, room, work):
 
 
 @njit(nogil=True)
-def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, values, tiles, noise, work):
+def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, values, tiles, noise, past, work):
     """Paint elements a..b of some lines of a unit."""
     _, _, inner, post, step = run
     channels, size = values.shape[1], work.itemsize
@@ -158,7 +158,7 @@ def _paint_lines(at, line, until, a, b, cut, fill, take, coords, places, run, va
         channel = coords[one, -1]
         if noise is None:
             if take == 1 and (channels == 1 or channel >= 0):
-                paint(here, store(values[fill, channel if channels > 1 else 0], work), b - a, work)
+                paint(here, store(values[fill, channel if channels > 1 else 0], work), b - a, past, work)
                 continue
             if take == 1 and tiles.shape[1] >= b - a:
                 take_over(here, tiles.ctypes.data + fill * tiles.shape[1] * size, b - a, False, work, work)
@@ -193,17 +193,20 @@ def mix_units(
             place to place; and the address of what the finisher is called with.
         units: lo, hi, lines a unit, elements a unit of a long line (0: whole lines), units a visit to a row. lo and hi
             count visits.
-        past_cache: stream results to memory.
+        past_cache: stream results to memory; in place, what is painted in one colour.
     """
     extent, inner = run[1], run[2]
     line_size, size = extent * inner, like.itemsize
     lines_a_unit, piece = units[2], units[3]
     room = lines_a_unit * line_size if piece == 0 else piece
     # One patch on whole rows goes straight to memory; anything else is painted in cache and then sent.
-    direct = past_cache and opacity.shape[1] == 1
+    streamed = past_cache
+    if saves is not None:
+        streamed = False
+    direct = streamed and opacity.shape[1] == 1
     if box is not None:
         direct = False
-    staged = past_cache and not direct
+    staged = streamed and not direct
     if finish[0] != 0:
         staged, direct = True, False
     # Whole cache lines, for an access across two costs double; and room for vectors that reach beyond the end.
@@ -215,7 +218,7 @@ def mix_units(
         unowned(like), unowned(work), unowned(own), unowned(target), unowned(donor), unowned(box),
         unowned(opacity), unowned(fill), unowned(values), unowned(tiles), noise, unowned(order), unowned(saves),
         unowned(reads), unowned(mates), unowned(coords), unowned(steps), run, unowned(places), finish,
-        units, past_cache, stage if staged else 0, direct, saved.ctypes.data,
+        units, streamed, stage if staged else 0, direct, saved.ctypes.data, past_cache and not streamed,
     )  # fmt: skip
     if past_cache:
         fence()
@@ -227,7 +230,7 @@ def mix_units(
 @njit(nogil=True)
 def _walk(
     like, work, own, target, donor, box, opacity, fill, values, tiles, noise, order, saves, reads, mates,
-    coords, steps, run, places, finish, units, past_cache, stage, direct, saved,
+    coords, steps, run, places, finish, units, past_cache, stage, direct, saved, fills_past,
 ):  # fmt: skip
     """The loop of mix_units, on arrays that it need not count owners of: that would cost more than the smaller units.
 
@@ -236,6 +239,7 @@ def _walk(
         stage: address of memory to paint units in, 0 where they are painted in the result.
         direct: stream the one patch of each row.
         saved: address of memory for the saved original of a unit.
+        fills_past: stream what is painted in one colour.
         (the others): those of mix_units.
     """
     axis, extent, inner, _, _ = run
@@ -317,7 +321,7 @@ def _walk(
                         elif values is not None:
                             _paint_lines(
                                 at, line, until, a, b, cut, fill[n, k], take, coords, places, run, values, tiles, noise,
-                                work,
+                                fills_past, work,
                             )  # fmt: skip
                         line, until = until, last
                         if box is not None:

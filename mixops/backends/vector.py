@@ -379,20 +379,20 @@ def take_over(typingctx: Any, target: Any, source: Any, count: Any, past_cache: 
 
 
 @intrinsic
-def paint(typingctx: Any, target: Any, value: Any, count: Any, like: Any) -> Any:
+def paint(typingctx: Any, target: Any, value: Any, count: Any, past_cache: Any, like: Any) -> Any:
     """target = value for ``count`` elements; the value is of the type of ``like``."""
     kind = like.dtype
 
     def loop(builder: Any, args: list[Any]) -> None:
-        to, one, many = args
+        to, one, many, past = args
         emit = Emit(builder)
-        _sweep(builder, [to], many, kind, None, lambda index, lanes: [emit.splat(one, lanes)])
+        _sweep(builder, [to], many, kind, past, lambda index, lanes: [emit.splat(one, lanes)])
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         call_once(builder, f"mixops.paint.{kind}", list(args[:-1]), loop)
         return context.get_dummy_value()
 
-    return types.void(types.int64, kind, types.int64, like), codegen
+    return types.void(types.int64, kind, types.int64, types.boolean, like), codegen
 
 
 def _fetch(builder: Any, address: Any, for_writing: int = 0) -> None:
