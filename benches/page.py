@@ -98,9 +98,10 @@ def markdown(report: dict[str, Any]) -> str:
     out = ["# Throughput of mixops beside its peers", "", count(report), "", "## Aims and losses", ""]
     out += ["| row | allocator | line | got | aim | verdict |", "|---|---|---|---|---|---|"]
     out += [
-        f"| {f['name']} | {f['allocator']} | could not be measured: {f['error']} | | | |" for f in report["failures"]
+        _line((f["name"], f["allocator"], f"could not be measured: {f['error']}", "", "", ""))
+        for f in report["failures"]
     ]
-    out += [f"| {v.row} | {v.allocator} | {v.what} | {v.got} | {v.aim} | {v.says} |" for v in verdicts(report)]
+    out += [_line((v.row, v.allocator, v.what, v.got, v.aim, v.says)) for v in verdicts(report)]
     out += ["", "## The machine", "", *(f"- {name}: {value}" for name, value in _machine(report))]
     out += ["", "## How it was measured", "", *(f"- {name}: {value}" for name, value in report["method"].items())]
     for chapter, names in _chapters(report):
