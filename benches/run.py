@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rows": rows,
     }
     write(report, given.out)
-    pages = write_pages(report, given.out)
+    pages = write_pages(json.loads(given.out.read_text(encoding="utf-8")), given.out)  # as rounded as the file
     aims = [line for row in rows for line in row["lines"] if line["met"] is not None]
     print(f"\n{sum(line['met'] for line in aims)} of {len(aims)} aims met, {len(failures)} rows failed")
     print(f"{report['seconds']:.0f} s; written to {given.out}, {', '.join(map(str, pages))}")

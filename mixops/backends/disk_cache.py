@@ -11,7 +11,7 @@ from zlib import crc32
 from numba import njit
 from numba.core.ccallback import CFunc
 
-_SOURCES = ("elements.py", "kernels.py", "tail.py", "vector.py", "../noise.py")
+_SOURCES = ("elements.py", "kernels.py", "raw.py", "tail.py", "vector.py", "../noise.py")
 
 
 @cache

@@ -17,7 +17,8 @@ from numba.extending import overload
 
 from .disk_cache import kept_kernel
 from .elements import fill_line, keep, store
-from .vector import blend, blend_both, call_at, fence, fetch, paint, send, swap, take_over, unowned
+from .raw import call_at, unowned
+from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over
 
 # A ``grid`` is (coords, steps, axis, inner), see mix_units; a ``cut`` is what one unit holds: (first line, one past the
 # last, first element of each line, one past the last, elements a line).

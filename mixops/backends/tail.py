@@ -13,7 +13,8 @@ from numba.extending import intrinsic, overload
 
 from .disk_cache import kept_callback
 from .elements import store
-from .vector import SIZE, Emit, call_once, load_one, pointer
+from .raw import pointer
+from .vector import SIZE, Emit, call_once, load_one
 
 _I64 = ir.IntType(64)
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
