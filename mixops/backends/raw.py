@@ -43,7 +43,7 @@ def unowned(typingctx: Any, array: Any) -> Any:
             return context.get_dummy_value()
         bare = context.make_array(array)(context, builder, args[0])
         for owner in ("meminfo", "parent"):
-            setattr(bare, owner, cgutils.get_null_value(getattr(bare, owner).type))
+            setattr(bare, owner, ir.Constant(getattr(bare, owner).type, None))
         return bare._getvalue()
 
     return array(array), codegen
