@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..constant import full_box, is_ascending
 from ..errors import MixTypeError, MixValueError
 from ..layout import BOX_AXES, parse_layout
 
@@ -71,7 +72,7 @@ def _painted(job: Job, x: Tensor, rest: tuple[str, ...]) -> Tensor:
         else:
             mixed = _blended(row, value, opacity)
         region = None if opacity.all() else _column(opacity > 0, row)
-        if plan.rank and (plan.box[:, k] != [v for extent in plan.shape for v in (0, extent)]).any():
+        if plan.rank and (plan.box[:, k] != full_box(plan.shape)).any():
             inside = _inside(plan.box[:, k], row, rest, plan.rank)
             region = inside if region is None else region & inside
         row = mixed if region is None else torch.where(region, mixed, row)
@@ -172,7 +173,7 @@ def _tail(job: Job, result: Tensor, dtype: str) -> Tensor:
 
 def _take(x: Tensor, rows: np.ndarray) -> Tensor:
     """Some rows of x, or x itself where that is all of them in order."""
-    if np.array_equal(rows, np.arange(len(x))):
+    if len(rows) == len(x) and is_ascending(rows):
         return x
     return x.index_select(0, _tensor(rows.astype(np.int64), x))
 
