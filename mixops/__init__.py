@@ -8,7 +8,20 @@ from .execute import mix, preload
 from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
 from .fills import Fill, Fills
 from .memory import Pool, PoolStats, pool
-from .ops import Chain, CutMix, Cutout, Mixup, OneOf, Operator, RandomErasing, Sometimes
+from .ops import (
+    Chain,
+    CutMix,
+    Cutout,
+    ManifoldMixup,
+    Mixup,
+    OneOf,
+    Operator,
+    RandomErasing,
+    SentenceMixup,
+    Sometimes,
+    TMix,
+    WordMixup,
+)
 from .output import Output
 from .plan import Plan
 from .sequence import PlanSequence
@@ -29,6 +42,7 @@ __all__ = [
     "Fill",
     "Fills",
     "Labels",
+    "ManifoldMixup",
     "MixError",
     "MixTypeError",
     "MixValueError",
@@ -41,8 +55,11 @@ __all__ = [
     "Pool",
     "PoolStats",
     "RandomErasing",
+    "SentenceMixup",
     "Sometimes",
     "Spec",
+    "TMix",
+    "WordMixup",
     "evidence_of",
     "mix",
     "mix_batch",

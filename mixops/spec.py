@@ -22,9 +22,11 @@ class Spec:
         lengths: (n,) integers, tokens or frames of each row that are real; None where every row is full.
         epoch: the epoch, for operators that stop at one (``until=``).
         training: False in evaluation: every operator then draws the identity.
+        step: step of the training, counted from 0 over all epochs, for operators that start at one (``start_step=``).
 
     Raises:
-        MixError: if n or epoch is negative, an extent is below 1, there are more than three, or lengths do not fit.
+        MixError: if n, epoch or step is negative, an extent is below 1, there are more than three, or lengths do not
+            fit.
 
     Example:
         >>> Spec(n=64, shape=(224, 224)).n
@@ -36,6 +38,7 @@ class Spec:
     lengths: np.ndarray | None = None
     epoch: int | None = None
     training: bool = field(default=True)
+    step: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.n, (int, np.integer)) or isinstance(self.n, bool) or self.n < 0:
@@ -43,10 +46,9 @@ class Spec:
         shape = check_extents("Spec shape", self.shape)
         object.__setattr__(self, "n", int(self.n))
         object.__setattr__(self, "shape", shape)
-        if self.epoch is not None and (
-            isinstance(self.epoch, bool) or not isinstance(self.epoch, (int, np.integer)) or self.epoch < 0
-        ):
-            raise MixValueError(f"Spec epoch={self.epoch!r}: expected a whole number of 0 or more, or None")
+        for name, when in (("epoch", self.epoch), ("step", self.step)):
+            if when is not None and (isinstance(when, bool) or not isinstance(when, (int, np.integer)) or when < 0):
+                raise MixValueError(f"Spec {name}={when!r}: expected a whole number of 0 or more, or None")
         if self.lengths is not None:
             lengths = plain_array("Spec lengths", self.lengths)
             if lengths.shape != (self.n,) or lengths.dtype.kind not in "iu":
@@ -60,7 +62,14 @@ class Spec:
 
     @classmethod
     def like(
-        cls, array: Any, layout: str, *, lengths: Any = None, epoch: int | None = None, training: bool = True
+        cls,
+        array: Any,
+        layout: str,
+        *,
+        lengths: Any = None,
+        epoch: int | None = None,
+        training: bool = True,
+        step: int | None = None,
     ) -> Spec:
         """Read the spec off an array (or a list of equally sized samples) and its layout.
 
@@ -70,6 +79,7 @@ class Spec:
             lengths: see Spec.
             epoch: see Spec.
             training: see Spec.
+            step: see Spec.
 
         Returns:
             The Spec.
@@ -85,7 +95,7 @@ class Spec:
         shape = shape_of(array, names)
         check_rank(names, len(shape))
         extent = dict(zip(names, shape, strict=True))
-        return cls(extent["b"], tuple(extent[a] for a in box_axes_of(names)), lengths, epoch, training)
+        return cls(extent["b"], tuple(extent[a] for a in box_axes_of(names)), lengths, epoch, training, step)
 
 
 def plain_array(name: str, value: Any) -> np.ndarray:

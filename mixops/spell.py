@@ -35,8 +35,8 @@ def parse_op(text: str) -> Operator:
     """Read an operator from text, ``repr(op)`` or what a person types; nothing in the text is run.
 
     Args:
-        text: calls of operators with numbers, words, lists and tuples, joined with ``|``; at most 4096 characters. The
-            names may be written with or without ``mx.`` in front.
+        text: calls of operators with numbers, words, lists, tuples and sets, joined with ``|``; at most 4096
+            characters. The names may be written with or without ``mx.`` in front.
 
     Returns:
         The operator; ``parse_op(repr(op)) == op``.
@@ -108,8 +108,10 @@ class _Reader:
             return self._constant(node)
         if isinstance(node, ast.UnaryOp):
             return self._negative(node, depth)
-        if isinstance(node, (ast.List, ast.Tuple)):
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
             items = [self.read(item, depth + 1) for item in node.elts]
+            if isinstance(node, ast.Set):
+                return self._set(node, items)
             return items if isinstance(node, ast.List) else tuple(items)
         if isinstance(node, ast.BinOp):
             return self._chain(node, depth)
@@ -124,6 +126,11 @@ class _Reader:
         if isinstance(value, int) and value >= LARGEST:
             raise self.refuse(node, "this whole number is beyond 2**63 - 1")
         return value
+
+    def _set(self, node: ast.Set, items: list[Any]) -> set[Any]:
+        if not all(isinstance(item, (int, float, str)) for item in items):
+            raise self.refuse(node, "a set may hold numbers and words only")
+        return set(items)
 
     def _negative(self, node: ast.UnaryOp, depth: int) -> Any:
         value = self.read(node.operand, depth + 1)

@@ -54,6 +54,10 @@ OPERATORS = {
     ),
     "Chain-fills": Row(mx.Mixup(0.8) | mx.Cutout(2, fill=5) | mx.Cutout(size=1), blends=True),
     "Chain-steps": Row(mx.CutMix(1.0) | mx.Mixup(0.8, per="sample") | mx.Cutout(2), blends=True),
+    "WordMixup": Row(mx.WordMixup(1.0), (0, 1), blends=True),
+    "SentenceMixup": Row(mx.SentenceMixup(lam=0.5, p=0.5, per="sample"), (0,), blends=True),
+    "ManifoldMixup": Row(mx.ManifoldMixup(["input", "layer1"], per="sample"), (1, 2), blends=True),
+    "TMix": Row(mx.TMix({7, 9}, fold=True), (1,), blends=True),
     "Sometimes": Row(mx.Sometimes(mx.CutMix(per="sample"), 0.5, per="sample")),
 }
 

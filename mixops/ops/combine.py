@@ -130,7 +130,7 @@ class OneOf(_Combinator):
 
         The others are drawn only to learn that form, and to refuse what they refuse: once for a kind of batch.
         """
-        kind = (spec.n, spec.shape, spec.epoch, spec.training)
+        kind = (spec.n, spec.shape, spec.epoch, spec.training, spec.step is None)
         forms = None if self.needs or spec.lengths is not None else self._forms.get(kind)
         if forms is None:
             drawn = [child(i) for i in range(len(self.ops))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -66,10 +66,38 @@ class Mixup(Operator):
     def _draw(
         self, rng: np.random.Generator, spec: Spec, *, labels: Any = None, partner: Any = None, lam: Any = None
     ) -> Plan:
-        donors = partners(self.pairing, rng, spec.n, per=self.per, labels=labels, given=partner)
-        unit = units(self.per, spec.n, donors)
-        own = own_shares(rng, self.alpha, spec.n, unit, lam)
-        if self.fold:
-            own = np.maximum(own, 1 - own)
-        share = 1 - own
-        return Plan.whole(donors, share if self.p == 1 else np.where(kept(rng, self.p, unit), share, 0))
+        return whole_rows(self, self.alpha, rng, spec.n, labels=labels, partner=partner, lam=lam)
+
+
+class Blend(Protocol):
+    """What ``whole_rows`` reads off an operator; see Mixup."""
+
+    @property
+    def per(self) -> str: ...
+    @property
+    def pairing(self) -> str: ...
+    @property
+    def fold(self) -> bool: ...
+    @property
+    def p(self) -> float: ...
+
+
+def whole_rows(
+    op: Blend,
+    alpha: float,
+    rng: np.random.Generator,
+    n: int,
+    *,
+    labels: Any = None,
+    partner: Any = None,
+    lam: Any = None,
+    layer: str | None = None,
+) -> Plan:
+    """A plan that blends n whole rows with their partners; see Mixup, whose words it reads off the operator."""
+    donors = partners(op.pairing, rng, n, per=op.per, labels=labels, given=partner)
+    unit = units(op.per, n, donors)
+    own = own_shares(rng, alpha, n, unit, lam)
+    if op.fold:
+        own = np.maximum(own, 1 - own)
+    share = 1 - own
+    return Plan.whole(donors, share if op.p == 1 else np.where(kept(rng, op.p, unit), share, 0), layer=layer)

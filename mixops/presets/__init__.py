@@ -11,6 +11,7 @@ from .keras_ import KerasCutMix, KerasErasing, keras_cutmix, keras_erasing, kera
 from .kornia_ import KorniaCutMix, KorniaErasing, KorniaMixup, kornia_cutmix, kornia_erasing, kornia_mixup
 from .others import clovaai_cutmix, cutout, fastai_cutmix, fastai_mixup, mmpretrain_cutmix, mmpretrain_mixup
 from .shared import PeerCutMix
+from .text import mixup_transformer
 from .timm_ import TimmMixup, timm, timm_erasing
 from .torchvision_ import torchvision_cutmix, torchvision_erasing, torchvision_mixup
 
@@ -33,6 +34,7 @@ __all__ = [
     "kornia_cutmix",
     "kornia_erasing",
     "kornia_mixup",
+    "mixup_transformer",
     "mmpretrain_cutmix",
     "mmpretrain_mixup",
     "timm",
