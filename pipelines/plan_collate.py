@@ -1,0 +1,191 @@
+"""PlanCollator: collate the samples of a batch and put its plan beside them. The model mixes later, where it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import mixops as mx
+from mixops import MixTypeError, MixValueError, streams
+
+from .collate import check_mixing, collate_for_mixing
+from .keys import BatchKey
+from .state import count
+
+_ONE_A_ROW = "b"
+
+
+class PlanCollator:
+    """A ``collate_fn`` that draws: the batch is collated and not changed, its plan travels with it to the model.
+
+    The plan depends on the key of the batch (epoch, step, rank) and the seed alone. ``mix_hidden`` applies it inside
+    the model, ``mixed_loss`` weighs the labels by it.
+
+    Args:
+        op: the operator; those on hidden states say in their plan which layer they are for.
+        seed: of the draws, 0 ≤ seed < 2**64.
+        collate: samples to a dict batch: a data collator of Hugging Face, a function that pads; None: as torch's
+            default_collate where torch is loaded, else as numpy_collate, for samples that are equally long.
+        rows: entry of the batch that has one row for each sample.
+        training: False draws the identity.
+        plan_key: name under which the batch is given its Plan.
+        steps_per_epoch: batches of an epoch, ``len(sampler)``: counts steps over the whole training for operators
+            with ``start_step``, epoch · steps_per_epoch + step.
+
+    Raises:
+        MixError: if op is no operator, or a number is out of range; on a call, if the samples carry no key, the
+            batch is no dict, lacks what the operator needs, or has an entry of the plan's name.
+
+    Example:
+        >>> import mixops as mx
+        >>> from mixops.pipelines import KeyedBatchSampler, arrays, keyed
+        >>> data = keyed(arrays(input_ids=np.arange(12).reshape(4, 3), labels=np.arange(4)))
+        >>> collate = PlanCollator(mx.TMix({7, 9, 12}), seed=7)
+        >>> batch = collate(data.__getitems__(next(iter(KeyedBatchSampler(data, 4)))))
+        >>> list(batch), batch["plan"].n
+        (['input_ids', 'labels', 'plan'], 4)
+    """
+
+    def __init__(
+        self,
+        op: mx.Operator,
+        seed: int,
+        *,
+        collate: Callable[[list[Any]], Any] | None = None,
+        rows: str = "input_ids",
+        training: bool = True,
+        plan_key: str = "plan",
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        check_drawing(owner, op, seed)
+        if collate is not None and not callable(collate):
+            raise MixTypeError(f"{owner}: collate is {collate!r}, expected a function of a list of samples, or None")
+        self.op, self.seed, self.collate = op, seed, collate
+        self.rows, self.training, self.plan_key = rows, training, plan_key
+        self.steps_per_epoch = None if steps_per_epoch is None else count(owner, "steps_per_epoch", steps_per_epoch)
+
+    def __repr__(self) -> str:
+        words = [repr(self.op), f"seed={self.seed}"]
+        words += [] if self.collate is None else [f"collate={self.collate!r}"]
+        words += [] if self.rows == "input_ids" else [f"rows={self.rows!r}"]
+        words += [] if self.training else ["training=False"]
+        words += [] if self.plan_key == "plan" else [f"plan_key={self.plan_key!r}"]
+        words += [] if self.steps_per_epoch is None else [f"steps_per_epoch={self.steps_per_epoch}"]
+        return f"{type(self).__name__}({', '.join(words)})"
+
+    def __call__(self, samples: Sequence[Any]) -> Any:
+        """The collated batch of these samples, with its plan."""
+        key: BatchKey | None = getattr(samples, "key", None)
+        if key is None:
+            raise MixValueError(
+                "PlanCollator: the samples carry no key: use DataLoader(keyed(dataset), "
+                "batch_sampler=KeyedBatchSampler(...), collate_fn=PlanCollator(...)), with keyed() outermost"
+            )
+        if self.collate is not None:
+            batch = self.collate(list(samples))
+        else:
+            _check_samples(samples, self.rows)
+            batch = collate_for_mixing(samples, {})
+        if not isinstance(batch, Mapping):
+            raise MixTypeError(
+                f"PlanCollator: the collated batch is {type(batch).__name__}, expected a dict that the plan can join: "
+                "let the samples, or collate=, give entries names"
+            )
+        if self.plan_key in batch:
+            raise MixValueError(
+                f"PlanCollator: plan_key={self.plan_key!r} is already an entry of the batch: choose another name"
+            )
+        step = None if self.steps_per_epoch is None else key.epoch * self.steps_per_epoch + key.step
+        plan = plan_of_rows(
+            batch, self.op, self.seed, key, owner=type(self).__name__, rows=self.rows, step=step, training=self.training
+        )
+        if not isinstance(batch, MutableMapping):
+            return {**batch, self.plan_key: plan}
+        batch[self.plan_key] = plan
+        return batch
+
+
+def check_drawing(owner: str, op: Any, seed: Any) -> None:
+    """Refuse an operator or a seed that is none, before a worker or a training step does."""
+    check_mixing(owner, op, {0: mx.Field(_ONE_A_ROW)}, seed)
+
+
+def plan_of_rows(
+    batch: Mapping[str, Any],
+    op: mx.Operator,
+    seed: int,
+    key: tuple[int, int, int],
+    *,
+    owner: str,
+    rows: str = "input_ids",
+    step: int | None = None,
+    training: bool = True,
+) -> mx.Plan | mx.PlanSequence:
+    """Draw the plan of a batch that is a dict, from the stream of its key.
+
+    Args:
+        batch: with an entry of one row for each sample; ``labels`` (or ``label``) and ``attention_mask`` where the
+            operator needs labels or lengths: nothing else of it is read, and nothing is copied from a device.
+        op: the operator.
+        seed: of the draws.
+        key: (epoch, step, rank).
+        owner: name of the class, for the messages.
+        rows: name of that entry.
+        step: of the whole training, for operators with ``start_step``.
+        training: False draws the identity.
+
+    Returns:
+        The plan.
+
+    Raises:
+        MixError: if the batch lacks an entry, or the operator refuses to draw.
+    """
+    if rows not in batch:
+        raise MixValueError(
+            f"{owner}: {rows!r} is not in the batch, which has {', '.join(map(repr, batch))}: name an entry with one "
+            "row for each sample, rows=..."
+        )
+    evidence = _evidence(owner, batch, op, rows)
+    lengths = evidence.get("lengths")
+    spec = mx.Spec(len(batch[rows]), lengths=lengths, epoch=key[0], training=training, step=step)
+    return op.draw(streams.plan_stream(seed, *key), spec, **evidence)
+
+
+def _evidence(owner: str, batch: Mapping[str, Any], op: mx.Operator, rows: str) -> dict[str, np.ndarray]:
+    """What the operator needs, under the names that text batches have for it."""
+    found = dict(batch)
+    if "labels" in op.needs:
+        labels = next((batch[name] for name in ("labels", "label") if batch.get(name) is not None), None)
+        if labels is None:
+            raise MixValueError(f"{owner}: {op!r} needs labels, expected an entry 'labels' or 'label' in the batch")
+        found["labels"] = labels
+    if "lengths" in op.needs:
+        mask = batch.get("attention_mask")
+        if mask is None:
+            raise MixValueError(
+                f"{owner}: {op!r} needs the lengths of the rows, expected an entry 'attention_mask' in the batch"
+            )
+        found["lengths"] = mask.sum(1)
+    return mx.evidence_of(found, {rows: mx.Field(_ONE_A_ROW)}, op)
+
+
+def _check_samples(samples: Sequence[Any], rows: str) -> None:
+    """Refuse what stacking would fail on, or transpose, without saying what to do."""
+    fix = "pass collate= one that pads, such as DataCollatorWithPadding(tokenizer)"
+    if not all(isinstance(sample, Mapping) for sample in samples):
+        return
+    column = [sample[rows] for sample in samples if rows in sample]
+    lists = [one for one in column if isinstance(one, (list, tuple))]
+    if lists:
+        raise MixTypeError(
+            f"PlanCollator: {rows!r} of a sample is a {type(lists[0]).__name__}, expected an array or tensor: convert "
+            f"it in the data set (a Hugging Face one: with_format('torch')), or {fix}"
+        )
+    sizes = sorted({np.shape(one) for one in column})
+    if len(sizes) > 1:
+        raise MixValueError(
+            f"PlanCollator: {rows!r} has samples of shapes {sizes[0]} to {sizes[-1]}, expected one shape: {fix}"
+        )
