@@ -93,8 +93,8 @@ class _Text:
         if self.broken and not self.skip:
             place, why = min(self.broken)
             raise MixValueError(
-                f"{self.path.name}, line {place}: {why}; {len(self.broken)} of {lines} lines are broken: mend the file, "
-                'or leave them out with broken="skip"'
+                f"{self.path.name}, line {place}: {why}; {len(self.broken)} of {lines} lines are broken: mend the "
+                'file, or leave them out with broken="skip"'
             )
         if self.declared is not None and lines - 1 != self.declared:
             raise MixValueError(

@@ -25,8 +25,9 @@ _STRAIGHT = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"'})  # n
 # A chunk that is split no further: punctuation alone, a clitic, a number with an apostrophe in front ('70s), initials
 # (u.s.), a common abbreviation.
 _WHOLE = re.compile(
-    r"[^\w\s]+|n't|'(?:s|re|ve|ll|d|m|n|t|em|til|tis|twas|cause|\d+s?)|(?:[^\W\d_]\.)+"
-    r"|(?:mr|mrs|ms|dr|st|jr|sr|vs|inc|corp|co|ltd|prof|gen|sen|rep|rev|lt|col|sgt|capt|gov|dept|etc|e\.g|i\.e)\."
+    r"[^\w\s]+|n't|'(?:s|re|ve|ll|d|m|n|n'|t|em|til|tis|twas|cause|\d+s?)|(?:[^\W\d_]\.)+"
+    r"|(?:mr|mrs|ms|dr|st|jr|sr|vs|inc|corp|co|ltd|prof|gen|sen|rep|rev|lt|col|sgt|capt|gov|dept|bros|mt"
+    r"|jan|feb|aug|sept|oct|nov|dec|al|etc|e\.g|i\.e)\."
 )
 _LEADING = re.compile(r"([\"`(\[{<$#£€¿¡])\1*")
 _QUOTE = re.compile(r"'+")
