@@ -1,0 +1,292 @@
+"""What mixing at a layer costs in a training step of a BERT, and what a second stream through its lower layers costs.
+
+    python benches/hidden_step.py [--rounds N] [--threads N] [--out FILE]
+
+A step is forward, backward and AdamW; a mixed step draws its plan, too. Plain steps and mixed ones take turns in one
+process. Before the timing every mixed step is held to the same mixing written out by hand. Exit status 1 if the steps
+do not do the same work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from batches import off, stream
+from harness import METHOD, Contender, Ratio, Row, measure
+from machine import environment, load_average
+from mixops.pipelines.hidden import mix_hidden
+from page import write_pages
+from peers import torchvision_schemas
+from report import SCHEMA_VERSION, write
+from tables import row_text
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm  # type: ignore[import-untyped]  # has no stubs of its own
+
+import mixops as mx
+
+HERE = Path(__file__).parent
+# The authors' encoder is written down once, for the tests. Last, as both folders have a module called peers.
+sys.path.append(str(HERE.parent / "tests"))
+
+from tmix_reference import two_streams  # noqa: E402
+
+OUT = HERE / "results" / "hidden_step.json"
+CLASSES = 6
+BATCHES = 4
+#: A mixed step takes at most this many plain ones.
+AIM = 1.05
+#: Sums may be added up in another order. Another layer, partner or mask changes a logit by a hundred times as much.
+TOLERANCE = 1e-4
+PLAIN, AGAIN = "plain step", "plain step, again"
+METHODS = METHOD | {
+    "step": "logits, mean cross-entropy of both labels by the shares of the plan, backward, AdamW; the plain step: "
+    "cross-entropy of the label; all take turns on one model, whose weights go on from step to step",
+    "again": "the plain step is a contender twice: how far their ratio is from 1 is what a ratio here can tell",
+    "two streams": "the rows and their partners go through the embeddings and the lower layers side by side, as in the "
+    "code of TMix's authors; given the same masks as ours, where that code opens all",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """A BERT and its batches.
+
+    Args:
+        name: first word of the names of its rows.
+        layers: of the encoder.
+        width: of the hidden states; a quarter of the inner layers.
+        heads: of the attention.
+        rows: of a batch.
+        length: of its sentences, in tokens.
+        words: in the vocabulary.
+    """
+
+    name: str
+    layers: int
+    width: int
+    heads: int
+    rows: int = 32
+    length: int = 128
+    words: int = 30_522
+
+
+SIZES = (Size("bert-6", 6, 256, 4), Size("bert-mini", 4, 256, 4))
+TINY = (Size("bert-tiny", 2, 16, 2, rows=3, length=5, words=50),)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model in training, with its batches: ids (B, T) int64, what of them is real or None, labels (B,)."""
+
+    size: Size
+    model: Any
+    optimizer: torch.optim.Optimizer
+    batches: list[tuple[Tensor, Tensor | None, Tensor]]
+
+    @classmethod
+    def of(cls, size: Size, padded: bool) -> Training:
+        torchvision_schemas()
+        from transformers import BertConfig, BertForSequenceClassification
+
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=size.words, hidden_size=size.width, num_hidden_layers=size.layers, num_labels=CLASSES,
+            num_attention_heads=size.heads, intermediate_size=4 * size.width, initializer_range=0.1,
+        )  # fmt: skip
+        model = BertForSequenceClassification(config).train()
+        rng, batches = np.random.default_rng(0), []
+        for _ in range(BATCHES):
+            ids = rng.integers(1, size.words, (size.rows, size.length))
+            real = np.arange(size.length) < rng.integers(size.length // 4, size.length + 1, (size.rows, 1))
+            labels = torch.from_numpy(rng.integers(0, CLASSES, size.rows))
+            mask = torch.from_numpy(real.astype(np.int64)) if padded else None
+            batches.append((torch.from_numpy(ids * real if padded else ids), mask, labels))
+        return cls(size, model, torch.optim.AdamW(model.parameters(), lr=1e-5), batches)
+
+    def learn(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def plain(self, batch: Any, k: int) -> None:
+        ids, mask, labels = batch
+        self.learn(F.cross_entropy(self.model(input_ids=ids, attention_mask=mask).logits, labels))
+
+    def mixed(self, op: mx.Operator, logits: Callable[[Any, mx.Plan], Tensor], batch: Any, k: int) -> None:
+        """A step that draws a plan and learns from the logits that are mixed by it."""
+        plan = op.draw(stream(k), mx.Spec(self.size.rows))
+        self.learn(mx.mixed_loss(F.cross_entropy, logits(batch, plan), *mx.pair_targets(batch[2], plan)))
+
+    # -- logits mixed by a plan, by ours and written out ---------------------------------------------------------------
+
+    def ours(self, batch: Any, plan: mx.Plan) -> Tensor:
+        ids, mask, _ = batch
+        with mix_hidden(self.model, plan.layer, plan):
+            return self.model(input_ids=ids, attention_mask=mask).logits  # type: ignore[no-any-return]
+
+    def streams(self, k: int, batch: Any, plan: mx.Plan) -> Tensor:
+        """Mixed at hidden state k by two streams."""
+        ids, mask, _ = batch
+        bert, (partner, lam) = self.model.bert, parts(plan)
+        own, other = bert.embeddings(input_ids=ids), bert.embeddings(input_ids=ids[partner])
+        masks: list[Tensor | None] = [None, None, None]
+        if mask is not None:
+            real = mask.bool()[:, None, None, :].expand(-1, 1, self.size.length, -1)
+            masks = [real, real[partner], real | real[partner]]
+        states = two_streams(list(bert.encoder.layer), own, other, lam[:, None, None], k - 1, *masks)
+        return self.model.classifier(self.model.dropout(bert.pooler(states)))  # type: ignore[no-any-return]
+
+    def words(self, batch: Any, plan: mx.Plan) -> Tensor:
+        """Mixed word vectors, given to the model in place of ids."""
+        ids, mask, _ = batch
+        partner, lam = parts(plan)
+        vectors = self.model.get_input_embeddings()(ids)
+        mixed = lam[:, None, None] * vectors + (1 - lam)[:, None, None] * vectors[partner]
+        real = None if mask is None else mask | mask[partner]
+        return self.model(inputs_embeds=mixed, attention_mask=real).logits  # type: ignore[no-any-return]
+
+    def sentence(self, batch: Any, plan: mx.Plan) -> Tensor:
+        """Mixed vectors of the sentences, given to the classifier."""
+        ids, mask, _ = batch
+        partner, lam = parts(plan)
+        pooled = self.model.dropout(self.model.bert(input_ids=ids, attention_mask=mask).pooler_output)
+        mixed = lam[:, None] * pooled + (1 - lam)[:, None] * pooled[partner]
+        return self.model.classifier(mixed)  # type: ignore[no-any-return]
+
+    def difference(self, op: mx.Operator, logits: Callable[[Any, mx.Plan], Tensor]) -> float:
+        """How far our logits are from others for the same plans, without dropout."""
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                plans = [op.draw(stream(k), mx.Spec(self.size.rows)) for k, _ in enumerate(self.batches)]
+                pairs = list(zip(self.batches, plans, strict=True))
+                return max(off(self.ours(batch, plan), logits(batch, plan)) for batch, plan in pairs)
+        finally:
+            self.model.train()
+
+
+def parts(plan: mx.Plan) -> tuple[Tensor, Tensor]:
+    """Partners (N,) int64 and own shares (N,) float32."""
+    return torch.from_numpy(plan.partner[:, 0].astype(np.int64)), torch.from_numpy(plan.lam)
+
+
+def row(size: Size, padded: bool, threads: int) -> Row:
+    """Plain steps, steps mixed at the bottom, in the middle, at the top, at words and sentences, and two streams."""
+    training = Training.of(size, padded)
+    contenders = [Contender(name, training.plain) for name in (PLAIN, AGAIN)]
+    ratios = [Ratio(AGAIN, PLAIN)]
+
+    def add(where: str, op: mx.Operator, by_hand: Callable[[Any, mx.Plan], Tensor]) -> str:
+        name = f"mix_hidden at {where}"
+        step = partial(training.mixed, op, training.ours)
+        contenders.append(Contender(name, step, True, partial(training.difference, op, by_hand)))
+        ratios.append(Ratio(name, PLAIN, at_most=AIM))
+        return name
+
+    for k in sorted({0, size.layers // 2, size.layers}):
+        op, by_hand = mx.TMix([k]), partial(training.streams, k)
+        name, other = add(f"hidden:{k}", op, by_hand), f"two streams up to hidden:{k}"
+        contenders.append(Contender(other, partial(training.mixed, op, by_hand)))
+        ratios += [Ratio(other, PLAIN), Ratio(other, name)]
+    add("words", mx.WordMixup(), training.words)
+    add("sentence", mx.SentenceMixup(), training.sentence)
+    batch = f"batch ({size.rows}, {size.length}), {'padded, with its mask' if padded else 'no padding'}"
+    return Row(
+        f"{size.name}-{'padded' if padded else 'full'}",
+        f"a training step of a BERT of {size.layers} layers, {size.width} wide; {batch}",
+        training.batches,
+        1,
+        contenders,
+        ratios,
+        threads=threads,
+        tolerance=TOLERANCE,
+        notes=(
+            f"two streams up to hidden:k call a layer {size.layers} + k times and the embeddings twice, ours "
+            f"{size.layers} times and once",
+            *(["the attention masks of later layers become those of both rows"] if padded else []),
+        ),
+    )
+
+
+def measured(sizes: Sequence[Size], rounds: int, threads: int) -> Iterator[tuple[dict[str, Any], float]]:
+    """Every row as the report holds it, and the seconds it took."""
+    wanted = [(size, padded) for size in sizes for padded in (False, True)]
+    torch.set_num_threads(threads)
+    for size, padded in tqdm(wanted, unit="row", disable=None):
+        started = time.monotonic()
+        made = measure(row(size, padded, threads), rounds)
+        told = {**made, "entry": made["name"], "chapter": "Mixing inside a model", "headline": True}
+        yield told | {"allocator": "as it comes"}, time.monotonic() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = _arguments(words)
+    started, clock = load_average(), time.monotonic()
+    rows: list[dict[str, Any]] = []
+    took: dict[str, float] = {}
+    try:
+        for told, seconds in measured(TINY if given.tiny else SIZES, given.rounds, given.threads):
+            rows.append(told)
+            took[told["entry"]] = seconds
+            tqdm.write("\n" + row_text(told))
+    except ValueError as error:
+        print(f"hidden_step.py: {error}", file=sys.stderr)
+        return 1
+    machine = environment([given.threads])
+    machine["versions"]["transformers"] = version("transformers")
+    report = {
+        "schema": SCHEMA_VERSION,
+        "benchmark": "hidden",
+        "command": shlex.join(["python", "benches/hidden_step.py", *_settings(given)]),
+        "method": METHODS,
+        "environment": machine,
+        "allocators": {"as it comes": {}},
+        "load": {"start": started, "end": load_average()},
+        "seconds": time.monotonic() - clock,
+        "took": {"as it comes": took},
+        "failures": [],
+        "rows": rows,
+    }
+    write(report, given.out)
+    pages = write_pages(json.loads(given.out.read_text(encoding="utf-8")), given.out)  # as rounded as the file
+    print(f"{report['seconds']:.0f} s; written to {given.out}, {', '.join(map(str, pages))}")
+    return 0
+
+
+def _settings(given: argparse.Namespace) -> list[str]:
+    """What to type for the same rows; where the file lay is nobody's business."""
+    return ["--rounds", str(given.rounds), "--threads", str(given.threads), *(["--tiny"] if given.tiny else [])]
+
+
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="What mixing at a layer costs in a training step.")
+    parser.add_argument("--rounds", type=int, default=11, help="times each step is timed (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="the JSON; the pages go beside it")
+    parser.add_argument("--tiny", action="store_true", help="on a tiny model: shows that all runs, not how fast it is")
+    given = parser.parse_args(words)
+    for name in ("rounds", "threads"):
+        if getattr(given, name) < 1:
+            parser.error(f"--{name} {getattr(given, name)}: expected 1 or more")
+    if given.tiny and given.out is None:
+        parser.error("--tiny needs --out: a tiny run is no result to be committed")
+    given.out = given.out or OUT
+    return given
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
