@@ -1,0 +1,394 @@
+"""Train a sentence classifier with or without mixing; measure accuracy, likelihood and calibration of every epoch.
+
+First weights, order of batches, dropout and draws depend on the seed alone and not on the operator, so two runs of one
+seed with different operators are a pair: they begin at the same weights and see the same batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import mixops as mx
+from mixops import MixTypeError, MixValueError
+
+from ..hidden import mix_hidden
+from ..keys import keyed
+from ..metrics import accuracy, calibration_error, negative_log_likelihood
+from ..plan_collate import PlanCollator
+from .buckets import BucketBatchSampler
+from .learners import Learner, Recipe, learner_of
+from .padding import pad_batch
+from .sentences import Sentences
+from .stages import TokenizeStage
+from .tokenized import TokenizedSentences
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .vectors import Coverage, WordVectors
+
+#: Pairs of sentences that a run keeps to be looked at.
+PAIRS = 8
+#: Sentences of a batch that is only measured.
+_TEST_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two sentences that were mixed.
+
+    Args:
+        own: the sentence of the row.
+        other: its partner's.
+        labels: names of their classes.
+        lam: the own share.
+        layer: where they were mixed.
+        epoch: of the training, from 0.
+    """
+
+    own: str
+    other: str
+    labels: tuple[str, str]
+    lam: float
+    layer: str | None
+    epoch: int
+
+
+@dataclass
+class Mixing:
+    """What the plans of a run did, all batches together.
+
+    Args:
+        rows: sentences seen.
+        mixed: of them with another sentence's share in the target.
+        given: sum of those shares.
+        layers: batches mixed at each layer.
+        pairs: the first few.
+    """
+
+    rows: int = 0
+    mixed: int = 0
+    given: float = 0.0
+    layers: dict[str, int] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+
+    @property
+    def mean_lam(self) -> float:
+        """Mean own share of the mixed sentences; 1 if there are none."""
+        return 1 - self.given / self.mixed if self.mixed else 1.0
+
+    def add(self, plan: mx.Plan, indices: list[int], train: Sentences, epoch: int) -> None:
+        """Count a plan, and keep pairs of it while there are few."""
+        lam = plan.lam
+        rows = np.flatnonzero(lam < 1)
+        self.rows += plan.n
+        self.mixed += len(rows)
+        self.given += float((1 - lam[rows]).sum())
+        if len(rows):
+            layer = str(plan.layer)
+            self.layers[layer] = self.layers.get(layer, 0) + 1
+        for row in rows[: PAIRS - len(self.pairs)]:
+            own, other = indices[plan.base[row]], indices[plan.partner[row, plan.weight[row].argmax()]]
+            names = train.classes[train.labels[own]], train.classes[train.labels[other]]
+            self.pairs.append(Pair(train.texts[own], train.texts[other], names, float(lam[row]), plan.layer, epoch))
+
+
+@dataclass(frozen=True, eq=False)
+class TextRun:
+    """What a training run was and what came of it; E epochs, N test sentences, C classes.
+
+    Args:
+        config: what it was made with, as plain JSON values.
+        loss: (E,) mean training loss of each epoch, on mixed targets where there are.
+        accuracy: (E,) on the test set after each epoch, from 0 to 1.
+        nll: (E,) negative log-likelihood, nats.
+        ece: (E,) expected calibration error, from 0 to 1.
+        seconds: (E,) that training took, without the test.
+        probs: (N, C) of the test sentences after the last epoch.
+        coverage: how many words of the training sentences had a pretrained vector; None without such vectors.
+        test_coverage: how many words of the test sentences the network knows; None for a checkpoint.
+        mixing: what was mixed.
+        model: as trained, in evaluation mode.
+    """
+
+    config: dict[str, Any]
+    loss: np.ndarray
+    accuracy: np.ndarray
+    nll: np.ndarray
+    ece: np.ndarray
+    seconds: np.ndarray
+    probs: np.ndarray = field(repr=False)
+    coverage: Coverage | None
+    test_coverage: Coverage | None
+    mixing: Mixing = field(repr=False)
+    model: nn.Module = field(repr=False)
+
+
+def train_text(
+    train: Sentences,
+    test: Sentences,
+    *,
+    model: str | Path | Callable[[nn.Embedding, int], nn.Module] = "cnn",
+    setting: str = "RandomTune",
+    vectors: WordVectors | None = None,
+    dim: int | None = None,
+    op: mx.Operator | None = None,
+    seed: int = 0,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    stage: Any = None,
+    workers: int = 0,
+    threads: int = 1,
+    device: str = "cpu",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> TextRun:
+    """Train a network, or fine-tune a checkpoint, on sentences; mix inside it as an operator says.
+
+    Args:
+        train: sentences to learn from.
+        test: sentences to be measured on after each epoch, of the same classes.
+        model: "cnn", "lstm" or "transformer"; a function of (embedding, classes) that gives a network; or the folder of
+            a Hugging Face checkpoint with its tokenizer, a path or "package:NAME" for a package that carries one.
+        setting: of the word vectors, one of ``SETTINGS``; a checkpoint has its own and takes none.
+        vectors: that pretrained settings begin with.
+        dim: numbers of a random word vector; None: as many as ``vectors`` have, or 50.
+        op: operator on hidden states, ``WordMixup(1.0)``, ``SentenceMixup(1.0)``, ``TMix(...)``; None mixes nothing.
+        seed: of first weights, order, dropout and draws; 0 ≤ seed < 2**63.
+        epochs: passes over the sentences; None: 10, for a checkpoint 3.
+        batch_size: sentences a step; None: 50, for a checkpoint 32.
+        lr: of AdamW; None: 1e-3, for a checkpoint 5e-5 with a linear warm-up over a tenth of the steps, then down to 0.
+        weight_decay: of matrices, not of biases and norms; None: 0.01.
+        stage: what the sentences go through, each time they are seen, before they become ids: a stage of
+            ``keyed(dataset, stage=...)`` on {"text", "label"}, such as ``text_stage(augmenter, seed)``, or a list.
+        workers: processes that load.
+        threads: of torch, while this runs.
+        device: of torch, "cpu", "cuda" or the like.
+        progress: called after each step with (steps done, steps in all, what was done).
+
+    Returns:
+        The run. The global state of torch's random numbers and threads is as it was.
+
+    Raises:
+        MixError: if an argument is out of range or of a wrong type, the classes of train and test differ, a pretrained
+            setting has no vectors, or the operator does not fit the model.
+
+    Example:
+        >>> import mixops as mx
+        >>> from mixops.pipelines.text.sentences import Sentences
+        >>> data = Sentences(["who was it ?", "where was it ?"] * 8, [0, 1] * 8, ["person", "place"])
+        >>> run = train_text(data, data, op=mx.WordMixup(1.0), epochs=2, seed=7)
+        >>> run.accuracy.shape, run.mixing.rows, run.mixing.layers
+        ((2,), 32, {'words': 2})
+
+    Source: Guo, Mao and Zhang 2019 for words and sentences; there each model trains until it no longer gains on
+    held-out data, here for a given number of epochs, and every one of them is reported.
+    """
+    import torch
+
+    _check_data(train, test)
+    if op is not None and not isinstance(op, mx.Operator):
+        raise MixTypeError(
+            f"train_text: op is {type(op).__name__}, expected an operator such as WordMixup(1.0), or None"
+        )
+    learner = learner_of(model, train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
+    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+    recipe = replace(learner.recipe, **{name: value for name, value in given.items() if value is not None})
+    with _one_state(threads, seed, device):
+        net = learner.build(len(train.classes)).to(torch.device(device))
+        course = _Course(learner, net, recipe, train, op, seed, stage, workers)
+        learner.check(net, course.optimizer)
+        test_batches = list(_test_batches(learner, test))
+        scores: list[tuple[float, float, float]] = []
+        probs = np.empty(0)
+        for epoch in range(recipe.epochs):
+            course.run_epoch(epoch, progress)
+            probs = _predicted(net, test_batches, len(test))
+            scores.append(_scores(probs, test.labels))
+    config = {
+        **learner.config,
+        "op": None if op is None else repr(op),
+        "seed": seed,
+        **recipe.config,
+        "stage": None if stage is None else repr(stage),
+        "train": len(train),
+        "test": len(test),
+        "classes": list(train.classes),
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "threads": threads,
+    }
+    by_epoch = [np.array(column) for column in zip(*scores, strict=True)]
+    return TextRun(
+        config,
+        np.array(course.losses),
+        *by_epoch,
+        np.array(course.seconds),
+        probs,
+        learner.coverage,
+        learner.test_coverage,
+        course.mixing,
+        net,
+    )
+
+
+class _Course:
+    """One network on its way through the epochs."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        net: Any,
+        recipe: Recipe,
+        train: Sentences,
+        op: mx.Operator | None,
+        seed: int,
+        stage: Any,
+        workers: int,
+    ) -> None:
+        from torch.utils.data import DataLoader
+
+        self.net, self.train, self.recipe = net, train, recipe
+        self.device = next(net.parameters()).device
+        tokens = TokenizedSentences(train, learner)
+        self._sampler = partial(BucketBatchSampler, tokens.lengths, recipe.batch_size, seed=seed, rank=0, world_size=1)
+        sampler = self._sampler()
+        self.steps = recipe.epochs * len(sampler)
+        collate: Any = partial(pad_batch, pad=learner.pad)
+        if op is not None:
+            collate = PlanCollator(op, seed, collate=collate, steps_per_epoch=len(sampler))
+        data: Any = keyed(tokens) if stage is None else keyed(train, stage=[*_listed(stage), TokenizeStage(learner)])
+        self.loader: DataLoader[Any] = DataLoader(
+            data,
+            batch_sampler=sampler,  # type: ignore[arg-type]  # keyed batches are lists of indices
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        self._indices = self._sampler()  # the same batches once more, to know whose sentences were mixed
+        self.optimizer, self.schedule = recipe.optimizer(net, self.steps)
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+        self.mixing = Mixing()
+
+    def run_epoch(self, epoch: int, progress: Callable[[int, int, str], None] | None) -> None:
+        """One pass over the sentences."""
+        self.net.train()
+        start, total, rows = time.perf_counter(), 0.0, 0
+        done = epoch * len(self.loader)
+        for indices, batch in zip(self._indices, self.loader, strict=True):
+            plan = batch.pop("plan", None)
+            count = len(indices)
+            if plan is not None:
+                self.mixing.add(plan, indices, self.train, epoch)
+            loss = self._step({name: value.to(self.device) for name, value in batch.items()}, plan)
+            total, rows, done = total + count * loss, rows + count, done + 1
+            if progress is not None:
+                progress(done, self.steps, f"epoch {epoch + 1} of {self.recipe.epochs}, loss {total / rows:.3f}")
+        self.losses.append(total / rows)
+        self.seconds.append(time.perf_counter() - start)
+
+    def _step(self, batch: dict[str, Any], plan: mx.Plan | None) -> float:
+        import torch
+        from torch.nn import functional as F
+
+        labels = batch.pop("labels")
+        mixed = plan is not None and not plan.is_identity
+        place: AbstractContextManager[Any] = mix_hidden(self.net, plan.layer, plan) if mixed else nullcontext()
+        with place:
+            logits = _logits(self.net(**batch))
+        if mixed:
+            loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(labels, plan))
+        else:
+            loss = F.cross_entropy(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        return float(loss.detach())
+
+
+def _check_data(train: Any, test: Any) -> None:
+    for name, data in (("train", train), ("test", test)):
+        if not isinstance(data, Sentences):
+            raise MixTypeError(
+                f"train_text: {name} is {type(data).__name__}, expected read_sentences(...) or Sentences"
+            )
+        if not len(data):
+            raise MixValueError(f"train_text: {name} has no sentence")
+    if train.classes != test.classes:
+        raise MixValueError(
+            f"train_text: train has the classes {list(train.classes)[:8]} and test {list(test.classes)[:8]}, expected "
+            "the same: read_sentences(test, classes=train.classes)"
+        )
+
+
+@contextmanager
+def _one_state(threads: int, seed: int, device: str) -> Iterator[None]:
+    """Torch with these threads and with random numbers that begin at the seed; afterwards as it was."""
+    import torch
+
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise MixValueError(f"train_text: threads={threads!r}, expected a whole number of 1 or more")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise MixValueError(f"train_text: device={device!r}: {str(error).splitlines()[0]}") from None
+    before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=None if kind == "cuda" else []):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _listed(stage: Any) -> list[Any]:
+    return list(stage) if isinstance(stage, (list, tuple)) else [stage]
+
+
+def _logits(output: Any) -> Any:
+    """Of a network that returns them, or an object that has them."""
+    return getattr(output, "logits", output)
+
+
+def _test_batches(learner: Learner, test: Sentences) -> Iterator[tuple[list[int], dict[str, Any]]]:
+    """(rows, batch) of all test sentences, the long ones together."""
+    tokens = TokenizedSentences(test, learner)
+    for rows in BucketBatchSampler(tokens.lengths, _TEST_BATCH, shuffle=False, rank=0, world_size=1):
+        batch = pad_batch([tokens[row] for row in rows], pad=learner.pad)
+        del batch["labels"]
+        yield list(rows), batch
+
+
+def _predicted(net: Any, batches: list[tuple[list[int], dict[str, Any]]], count: int) -> np.ndarray:
+    """(count, C) float64 probabilities."""
+    import torch
+
+    net.eval()
+    device = next(net.parameters()).device
+    found: np.ndarray | None = None
+    with torch.no_grad():
+        for rows, batch in batches:
+            logits = _logits(net(**{name: value.to(device) for name, value in batch.items()}))
+            probs = torch.softmax(logits.double(), 1).cpu().numpy()
+            if found is None:
+                found = np.empty((count, probs.shape[1]))
+            found[rows] = probs
+    assert found is not None  # there is a test sentence
+    return found
+
+
+def _scores(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    return accuracy(probs, labels), negative_log_likelihood(probs, labels), calibration_error(probs, labels)
