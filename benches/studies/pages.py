@@ -1,0 +1,136 @@
+"""The page of a study: Markdown and SVG, made from its JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from evidence import Measure, expected_false
+
+WORDS = {"shows": "shows", "does not show": "does not show", "opposite": "**opposite**"}
+
+
+def markdown(report: Mapping[str, Any], measures: Mapping[str, Measure], figures: Sequence[str]) -> str:
+    """The page.
+
+    Args:
+        report: the JSON.
+        measures: of the study.
+        figures: names of the files to show.
+    """
+    parts = [f"# {report['title']}", report["question"], "## Verdicts", _verdicts(report), _multiplicity(report)]
+    if any(v["cases"] and len(v["cases"]) > 1 for v in report["verdicts"]):
+        parts += ["### Case by case", _by_case(report, measures)]
+    parts += ["## Figures", *(f"![{name}]({name})" for name in figures), "## Numbers", _how(report)]
+    for case, rows in groupby(report["summary"], key=lambda row: row["case"]):
+        parts += [f"### {case}", _settings(report["cases"][case]), _table(list(rows), measures)]
+    parts += ["## Methods", _list(report["methods"].items())]
+    parts += ["## What to bear in mind", "\n".join(f"- {note}" for note in report["notes"])] if report["notes"] else []
+    parts += ["## The run", _list(_run(report))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdicts(report: Mapping[str, Any]) -> str:
+    return _tabled("| claim | by | verdict |", ((v["claim"], v["source"], v["sentence"]) for v in report["verdicts"]))
+
+
+def _multiplicity(report: Mapping[str, Any]) -> str:
+    count = sum(1 + (len(v["cases"]) if len(v["cases"]) > 1 else 0) for v in report["verdicts"])
+    return (
+        f'"Shows" and "opposite" mean that the 95 % interval of the paired difference lies on one side of zero. Of '
+        f"the {count} intervals of this page's verdicts about {expected_false(count):.1f} would do so by chance if "
+        "nothing were there."
+    )
+
+
+def _by_case(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> str:
+    rows = []
+    for v in report["verdicts"]:
+        measure = measures[v["measure"]]
+        for case, one in v["cases"].items() if len(v["cases"]) > 1 else ():
+            won = one["by"]["above" if v["direction"] == "higher" else "below"]
+            rows.append(
+                (
+                    v["claim"],
+                    case,
+                    WORDS[one["verdict"]],
+                    _difference(one["by"], measure),
+                    f"{won} of {one['by']['seeds']}",
+                )
+            )
+    return _tabled("| claim | case | verdict | difference | seeds as claimed |", rows)
+
+
+def _how(report: Mapping[str, Any]) -> str:
+    first = next(iter(report["methods"]))
+    return (
+        f"Mean ± standard deviation over {report['seeds']} seeds. In brackets: 95 % t interval of the mean paired "
+        f"difference to {first} on the same seed; then on how many seeds the method was better."
+    )
+
+
+def _settings(case: Mapping[str, Any]) -> str:
+    said = ", ".join(f"{key} {_plain(value)}" for key, value in case.items() if key not in ("files", "group"))
+    return f"Settings: {said}."
+
+
+def _table(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, Measure]) -> str:
+    names = list(dict.fromkeys(row["measure"] for row in rows))
+    head = "| method | " + " | ".join(measures[name].title for name in names) + " |"
+    found = {(row["method"], row["measure"]): row for row in rows}
+    methods = dict.fromkeys(row["method"] for row in rows)
+    return _tabled(head, ((m, *(_cell(found[m, name], measures[name]) for name in names)) for m in methods))
+
+
+def _cell(row: Mapping[str, Any], measure: Measure) -> str:
+    said = f"{measure.plain(row['mean'])} ± {measure.plain(row['sd'])}"
+    by = row["difference"]
+    if by is None:
+        return said
+    won = {"higher": by["above"], "lower": by["below"]}.get(measure.better)
+    return f"{said}<br>{_difference(by, measure)}" + ("" if won is None else f", {won}/{by['seeds']}")
+
+
+def _difference(by: Mapping[str, float], measure: Measure) -> str:
+    return f"{measure.signed(by['mean'])} [{measure.signed(by['low'])}, {measure.signed(by['high'])}]"
+
+
+def _run(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    environment, seconds = report["environment"], report["seconds"]
+    yield "command", f"`{report['command']}`"
+    yield (
+        "took",
+        (
+            f"{seconds['wall'] / 60:.1f} minutes for {report['done_now']} of {len(report['runs'])} runs, in "
+            f"{report['processes']} processes of one thread; {seconds['runs'] / 60:.1f} minutes of runs in all"
+        ),
+    )
+    yield "date", environment["date"]
+    yield "machine", f"{environment['cpu']}, {environment['cores']} cores, {environment['system']}"
+    yield "device", report["device"]
+    yield "commit", environment["commit"] + (" with changes" if environment["modified"] else "")
+    yield "versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    for name, digest in report["data"].items():
+        yield name, f"sha256 {digest}"
+
+
+def _list(pairs: Any) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in pairs)
+
+
+def _tabled(head: str, rows: Any) -> str:
+    """A Markdown table; a bar would end a cell."""
+    columns = head.count("|") - 1
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([head, "|---" * columns + "|", *lines])
+
+
+def _plain(value: Any) -> str:
+    return (
+        ", ".join(map(_plain, value))
+        if isinstance(value, list)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

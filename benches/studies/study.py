@@ -1,0 +1,228 @@
+"""A study from its command line to its page: ``Study`` says what it is, ``run_study`` is the command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import figures
+from evidence import COMMON, Claim, Measure, summary, verdicts
+from folder import digests
+from grid import Case, Grid, StudyError, Work, WorkFile, run_grid
+from pages import markdown
+
+BENCHES = Path(__file__).parent.parent
+sys.path.append(str(BENCHES))
+
+from machine import environment, load_average  # noqa: E402  # lies beside this folder
+from report import write_text  # noqa: E402
+
+SCHEMA = 1
+RESULTS = BENCHES / "results" / "studies"
+#: Numbers are kept to so many digits: more of them would say nothing.
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is asked, and how.
+
+    Args:
+        name: of its script and its result.
+        title: of its page.
+        question: a paragraph: the claim, and what is run to look at it.
+        cases: profile ("default", "full" or "tiny") -> case -> settings. "files" of a case lists the files of the data
+            folder that it reads.
+        methods: name -> what it is; the first is what the others are compared with.
+        work: does one run: (case, method, seed) -> numbers by name; accuracy, nll and ece among them.
+        claims: what papers say.
+        measures: further numbers that tables show, in order.
+        figures: name -> (report -> figure), beside the figure of differences.
+        notes: what a reader must bear in mind.
+        packages: whose versions matter, beside those that every report gives.
+        seeds: paired runs of each case and method.
+    """
+
+    name: str
+    title: str
+    question: str
+    cases: Callable[[str], Mapping[str, Case]]
+    methods: Mapping[str, str]
+    work: Work
+    claims: Sequence[Claim]
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+    figures: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    packages: Sequence[str] = ()
+    seeds: int = 10
+
+    @property
+    def every_measure(self) -> dict[str, Measure]:
+        """The common measures, then its own."""
+        return {**COMMON, **self.measures}
+
+
+def run_study(study: Study, arguments: Sequence[str] | None = None) -> int:
+    """The command of a study; its exit status: 0, or 1 after an error, which it has said."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given = _arguments(study, words)
+    try:
+        if not given.page:
+            _run(study, given, words)
+        report = read(given.out)
+        for path in write_page(study, report, given.out):
+            print(path)
+        for one in report["verdicts"]:
+            print(f"{one['claim']}\n    {one['sentence']}")
+    except StudyError as error:
+        print(f"{study.name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{study.name}: stopped; the same command goes on from here", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(study: Study, given: argparse.Namespace, words: Sequence[str]) -> None:
+    profile = "tiny" if given.tiny else "full" if given.full else "default"
+    cases = study.cases(profile)
+    data = digests(name for case in cases.values() for name in case.get("files", ()))
+    where = environment([1])
+    where["versions"].update(_versions(study.packages))
+    grid = Grid(study.name, cases, list(study.methods), given.seeds, study.work)
+    facts = {"data": data, "versions": where["versions"]}
+    file = WorkFile(given.out.with_suffix(".runs.jsonl"), grid.fingerprint(facts), given.fresh)
+    before, clock, load = len(file.done), time.monotonic(), load_average()
+    runs = run_grid(grid, file, given.processes)
+    report = {
+        "schema": SCHEMA,
+        "study": study.name,
+        "profile": profile,
+        "title": study.title,
+        "question": study.question,
+        "command": _command(study, words),
+        "seeds": given.seeds,
+        "processes": given.processes,
+        "device": _device(),
+        "methods": dict(study.methods),
+        "cases": {name: dict(case) for name, case in cases.items()},
+        "notes": list(study.notes),
+        "data": data,
+        "environment": where,
+        "load": {"start": load, "end": load_average()},
+        "seconds": {"wall": time.monotonic() - clock, "runs": sum(r["seconds"] for r in runs)},
+        "done_now": len(file.done) - before,
+        "runs": _rounded(runs),
+    }
+    # From the rounded runs: whoever works the numbers out from the file gets these.
+    report["summary"] = summary(report["runs"], cases, list(study.methods), study.every_measure)
+    report["verdicts"] = verdicts(report["runs"], cases, study.claims, study.every_measure)
+    write_text(_text(_rounded(report)), given.out)
+    file.path.unlink()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The report of a study.
+
+    Raises:
+        StudyError: if there is none, or it is of another version.
+    """
+    if not path.is_file():
+        raise StudyError(f"there is no {path}: run the study without --page first")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if report.get("schema") != SCHEMA:
+        raise StudyError(f"{path}: version {report.get('schema')}, expected {SCHEMA}: run the study again")
+    return report
+
+
+def write_page(study: Study, report: Mapping[str, Any], path: Path) -> list[Path]:
+    """Write Markdown and figures beside the JSON, and say where."""
+    drawn = {"differences": lambda r: figures.differences(r, COMMON), **study.figures}
+    places = {name: path.with_name(f"{path.stem}_{name}.svg") for name in drawn}
+    for name, place in places.items():
+        write_text(figures.svg(drawn[name](report)), place)
+    page = path.with_suffix(".md")
+    write_text(markdown(report, study.every_measure, [place.name for place in places.values()]), page)
+    return [page, *places.values()]
+
+
+def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"{study.name}.py", description=study.title)
+    parser.add_argument("--full", action="store_true", help="the whole grid, which takes long")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small and on made-up data: shows that all runs; needs --out"
+    )
+    parser.add_argument("--page", action="store_true", help="run nothing: page and figures from the JSON that is there")
+    parser.add_argument("--fresh", action="store_true", help="drop the runs that a stopped study has left")
+    parser.add_argument("--seeds", type=int, default=study.seeds, help="paired runs (default %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="runs side by side (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="the JSON; page and figures go beside it")
+    given = parser.parse_args(words)
+    if given.full and given.tiny:
+        parser.error("--full and --tiny: expected one of them")
+    if given.seeds < 2 or given.processes < 1:
+        parser.error(
+            f"--seeds {given.seeds} --processes {given.processes}: expected 2 seeds, for a spread, and 1 process"
+        )
+    if given.out is None:
+        if given.tiny or given.seeds < study.seeds:
+            parser.error(f"--tiny, and fewer seeds than {study.seeds}, need --out: that is no result to be committed")
+        given.out = RESULTS / f"{study.name}{'_full' if given.full else ''}.json"
+    return given
+
+
+def _command(study: Study, words: Sequence[str]) -> str:
+    """What to type for the same runs; where the file lay is nobody's business."""
+    parts = [word for i, word in enumerate(words) if word != "--out" and words[i - 1 : i] != ["--out"]]
+    kept = [word for word in parts if not word.startswith("--out=") and word != "--fresh"]
+    return shlex.join(["python", f"benches/studies/{study.name}.py", *kept])
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in (*packages, "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def _text(report: Mapping[str, Any]) -> str:
+    """JSON with a line for each run and each row, so that a change of one is a change of a line."""
+    parts = []
+    for key, value in report.items():
+        if isinstance(value, list) and value:
+            said = "[\n  " + ",\n  ".join(_json(one) for one in value) + "\n ]"
+        elif isinstance(value, Mapping) and value:
+            said = "{\n  " + ",\n  ".join(f"{_json(k)}: {_json(v)}" for k, v in value.items()) + "\n }"
+        else:
+            said = _json(value)
+        parts.append(f" {_json(key)}: {said}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

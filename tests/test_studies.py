@@ -1,0 +1,359 @@
+"""The studies: the grid goes on where it was killed, its numbers are those of scipy, every script runs whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from benching import BENCHES
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+sys.path.append(str(BENCHES / "studies"))
+
+# After the path, which leads to them.
+import evidence  # isort: skip
+import folder  # isort: skip
+import grid  # isort: skip
+import study  # isort: skip
+
+STUDIES = BENCHES / "studies"
+SCRIPTS = sorted(path.name for path in STUDIES.glob("*.py") if "STUDY = Study(" in path.read_text(encoding="utf-8"))
+MEASURES = evidence.COMMON
+
+
+def noted(case: Any, method: str, seed: int) -> dict[str, Any]:
+    """A run that costs nothing: mixing gains a point, more or less, and less of it on more rows."""
+    rng = np.random.default_rng([seed, case["rows"]])
+    base, gain = rng.random(), 0.01 * (method == "mixed") * (1 + rng.random()) / np.log2(case["rows"])
+    return {"accuracy": 0.5 + base / 10 + gain, "nll": 1 - gain, "ece": 0.1 + gain, "curve": [base, base + gain]}
+
+
+CASES = {"few": {"rows": 4, "group": "all"}, "many": {"rows": 64, "group": "all"}}
+GRID = grid.Grid("noted", CASES, ("none", "mixed"), 6, noted)
+
+
+def records() -> list[dict[str, Any]]:
+    return [grid.run_job(noted, CASES[job.case], job) for job in GRID.jobs()]
+
+
+# -- statistics --------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=2, max_size=30))
+def test_the_interval_is_that_of_a_paired_t_test(pairs: list[tuple[float, float]]) -> None:
+    a, b = np.array(pairs).T
+    got = evidence.interval(a - b)
+    if np.ptp(a - b) > 1e-6:
+        expected = stats.ttest_rel(a, b).confidence_interval(0.95)
+        assert got["low"] == pytest.approx(expected.low, rel=1e-9, abs=1e-9)
+        assert got["high"] == pytest.approx(expected.high, rel=1e-9, abs=1e-9)
+    assert got["mean"] == pytest.approx((a - b).mean())
+    assert (got["above"], got["below"], got["seeds"]) == ((a > b).sum(), (a < b).sum(), len(a))
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = [evidence.interval(rng.normal(1, 2, 10)) for _ in range(2000)]
+    held = np.mean([one["low"] <= 1 <= one["high"] for one in found])
+    assert 0.93 < held < 0.97
+
+
+def test_one_seed_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="2 seeds or more"):
+        evidence.interval([0.5])
+
+
+def test_the_summary_pairs_runs_by_seed_whatever_their_order() -> None:
+    runs = records()
+    rows = evidence.summary(runs[::-1], CASES, ["none", "mixed"], MEASURES)
+    assert rows == evidence.summary(runs, CASES, ["none", "mixed"], MEASURES)
+    assert len(rows) == 2 * 2 * 3
+    mine = {r["seed"]: r["outcome"]["accuracy"] for r in runs if (r["case"], r["method"]) == ("few", "mixed")}
+    base = {r["seed"]: r["outcome"]["accuracy"] for r in runs if (r["case"], r["method"]) == ("few", "none")}
+    row = next(r for r in rows if (r["case"], r["method"], r["measure"]) == ("few", "mixed", "accuracy"))
+    assert row["mean"] == pytest.approx(np.mean(list(mine.values())))
+    assert row["sd"] == pytest.approx(np.std(list(mine.values()), ddof=1))
+    assert row["difference"] == evidence.interval([mine[s] - base[s] for s in range(6)])
+
+
+@pytest.mark.parametrize(
+    ("direction", "shift", "verdict"),
+    [("higher", 1.0, "shows"), ("higher", -1.0, "opposite"), ("higher", 0.0, "does not show"),
+     ("lower", -1.0, "shows"), ("lower", 1.0, "opposite"), ("lower", 0.0, "does not show")],
+)  # fmt: skip
+def test_a_claim_is_judged_by_the_side_of_zero(direction: str, shift: float, verdict: str) -> None:
+    noise = [0.1, -0.1, 0.05, -0.05]
+    runs = [
+        {"case": "one", "method": method, "seed": seed, "outcome": {"nll": (method == "mixed") * (shift + noise[seed])}}
+        for seed in range(4)
+        for method in ("none", "mixed")
+    ]
+    claim = evidence.Claim("it holds", "somebody", "nll", "mixed", direction=direction)
+    (found,) = evidence.verdicts(runs, {"one": {}}, [claim], MEASURES)
+    assert found["verdict"] == found["cases"]["one"]["verdict"] == verdict
+    beginning = {"shows": "Shows", "opposite": "The opposite shows", "does not show": "Does not show"}[verdict]
+    assert found["sentence"].startswith(f"{beginning}: NLL {shift:+.4f} [")
+    as_claimed = {"shows": 4, "opposite": 0, "does not show": 2}[verdict]
+    assert found["sentence"].endswith(f"as claimed on {as_claimed} of 4 seeds.")
+
+
+def test_a_claim_over_cases_takes_the_mean_of_each_seed() -> None:
+    runs = records()
+    claim = evidence.Claim("it gains", "somebody", "accuracy", "mixed")
+    (found,) = evidence.verdicts(runs, CASES, [claim], MEASURES)
+    by_seed = [
+        np.mean(
+            [
+                evidence.values(runs, c, "mixed", "accuracy")[s] - evidence.values(runs, c, "none", "accuracy")[s]
+                for c in CASES
+            ]
+        )
+        for s in range(6)
+    ]
+    assert found["by"] == pytest.approx(evidence.interval(by_seed))
+    few = evidence.Claim("it gains", "somebody", "accuracy", "mixed", where={"rows": 4})
+    (one,) = evidence.verdicts(runs, CASES, [few], MEASURES)
+    assert list(one["cases"]) == ["few"]
+    assert evidence.verdicts(runs, CASES, [evidence.Claim("", "", "nll", "mixed", where={"rows": 5})], MEASURES) == []
+
+
+def test_a_trend_is_the_slope_of_each_seed() -> None:
+    runs = records()
+    claim = evidence.Claim(
+        "less data, more gain", "somebody", "accuracy", "mixed", direction="lower", slope_over="rows"
+    )
+    (found,) = evidence.verdicts(runs, CASES, [claim], MEASURES)
+    gain = {
+        c: evidence.values(runs, c, "mixed", "accuracy") - evidence.values(runs, c, "none", "accuracy") for c in CASES
+    }
+    slopes = [np.polyfit([2, 6], [gain["few"][s], gain["many"][s]], 1)[0] for s in range(6)]
+    assert found["by"] == pytest.approx(evidence.interval(slopes))
+    assert found["verdict"] == "shows"
+    assert "for every doubling of rows" in found["sentence"]
+
+
+# -- the grid ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_done_is_not_done_again_and_a_half_line_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "noted.runs.jsonl"
+    file = grid.WorkFile(path, "abc")
+    first = [grid.run_job(noted, CASES[job.case], job) for job in GRID.jobs()[:5]]
+    first[0]["outcome"]["accuracy"] = -1.0  # as no run gives it: it must have been kept
+    for record in first:
+        file.add(record)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write('{"case": "few", "met')
+    again = grid.WorkFile(path, "abc")
+    assert list(again.done.values()) == first
+    found = grid.run_grid(GRID, again, 1)
+    assert [grid.Job(r["case"], r["method"], r["seed"]) for r in found] == GRID.jobs()
+    assert found[:5] == first
+    assert [r["outcome"] for r in found[5:]] == [r["outcome"] for r in records()[5:]]
+    assert list(grid.WorkFile(path, "abc").done.values()) == found
+
+
+def test_runs_of_other_settings_are_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "noted.runs.jsonl"
+    grid.run_grid(GRID, grid.WorkFile(path, "abc"), 1)
+    before = path.read_bytes()
+    with pytest.raises(grid.StudyError, match="--fresh"):
+        grid.WorkFile(path, "other")
+    assert path.read_bytes() == before
+    assert grid.WorkFile(path, "other", fresh=True).done == {}
+
+
+def test_a_fingerprint_tells_cases_methods_and_data_apart() -> None:
+    other = [
+        GRID.fingerprint({"data": 2}),
+        grid.Grid("noted", {**CASES, "few": {"rows": 5}}, GRID.methods, 6, noted).fingerprint({"data": 1}),
+        grid.Grid("noted", CASES, ("none",), 6, noted).fingerprint({"data": 1}),
+    ]
+    assert GRID.fingerprint({"data": 1}) not in other
+    more_seeds = grid.Grid("noted", CASES, GRID.methods, 12, noted)
+    assert more_seeds.fingerprint({"data": 1}) == GRID.fingerprint({"data": 1})
+
+
+def broken(case: Any, method: str, seed: int) -> dict[str, Any]:
+    return {"accuracy": float("nan")} if seed else noted(case, method, seed)
+
+
+def test_a_run_that_gives_no_number_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
+    file = grid.WorkFile(tmp_path / "broken.runs.jsonl", "abc")
+    with pytest.raises(grid.StudyError, match=r"few, none, seed 1: ValueError: accuracy is nan"):
+        grid.run_grid(grid.Grid("broken", CASES, ("none", "mixed"), 2, broken), file, 1)
+    assert len(file.done) == 4
+
+
+SLOW = """
+import os, sys, time
+sys.path.insert(0, {folder!r})
+from study import Study, run_study
+
+def work(case, method, seed):
+    time.sleep(case["nap"])
+    return {{"accuracy": 0.5 + 0.1 * (method == "mixed") + 0.01 * seed, "nll": 1.0, "ece": 0.1, "process": os.getpid()}}
+
+STUDY = Study("slow", "Naps", "Do naps help?", lambda profile: {{"nap": {{"nap": 0.15, "files": []}}}},
+              {{"none": "awake", "mixed": "asleep"}}, work, [], seeds=12)
+
+if __name__ == "__main__":
+    raise SystemExit(run_study(STUDY))
+"""
+
+
+def test_a_killed_study_goes_on_in_two_processes_and_leaves_no_orphans(tmp_path: Path) -> None:
+    script, out = tmp_path / "slow.py", tmp_path / "slow.json"
+    script.write_text(SLOW.format(folder=str(STUDIES)), encoding="utf-8")
+    command = [sys.executable, str(script), "--out", str(out)]
+    work = tmp_path / "slow.runs.jsonl"
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline and (not work.exists() or work.read_text(encoding="utf-8").count("\n") < 6):
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    kept = [
+        json.loads(line)
+        for line in work.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+        if line.endswith("\n")
+    ]
+    assert 4 < len(kept) < 24
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = study.read(out)
+    assert report["done_now"] < 24
+    assert [r for r in report["runs"] if r["outcome"]["process"] in {k["outcome"]["process"] for k in kept}]
+    assert len({r["outcome"]["process"] for r in report["runs"]}) == 4
+    assert not work.exists()
+    for process in {r["outcome"]["process"] for r in report["runs"]}:
+        assert gone(process)
+
+
+def gone(process: int, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        # A child of a killed parent may stay as a zombie where nobody collects it.
+        if Path(f"/proc/{process}/stat").exists() and " Z " in Path(f"/proc/{process}/stat").read_text():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+# -- the data folder ---------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder_and_a_missing_file_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(folder.VARIABLE, raising=False)
+    with pytest.raises(grid.StudyError, match=r"MIXOPS_DATA is not set: expected the folder that holds text/a\.tsv"):
+        folder.data_file("text/a.tsv")
+    monkeypatch.setenv(folder.VARIABLE, str(tmp_path))
+    with pytest.raises(grid.StudyError, match=r"there is no text/a\.tsv"):
+        folder.digests(["text/a.tsv"])
+
+
+def test_images_are_read_as_they_are_and_from_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(folder.VARIABLE, str(tmp_path))
+    x = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 6), np.uint8)
+    y = np.arange(4)
+    planes = np.stack([x[:, 1], x[:, 0] - x[:, 1], x[:, 2] - x[:, 1]], 1)
+    d = np.diff(np.diff(planes, axis=2, prepend=np.uint8(0)), axis=3, prepend=np.uint8(0))
+    np.savez(tmp_path / "plain.npz", x_train=x, y_train=y, x_test=x[:2, 0], y_test=y[:2])
+    np.savez(tmp_path / "packed.npz", d_train=d, y_train=y, x_test=x, y_test=y)
+    np.savez(tmp_path / "neither.npz", z=y)
+    for name in ("plain.npz", "packed.npz"):
+        assert np.array_equal(folder.images(name)[0], x)
+    assert folder.images("plain.npz")[2].shape == (2, 1, 5, 6)
+    with pytest.raises(grid.StudyError, match="expected x_train"):
+        folder.images("neither.npz")
+
+
+# -- the scripts -------------------------------------------------------------------------------------------------------
+
+
+def run(script: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, STUDIES / script, *map(str, words)],
+        capture_output=True, text=True, check=False, env={**os.environ, **environ},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_study_runs_whole_on_made_up_data_and_its_page_is_made_from_the_json_alone(
+    script: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "tiny.json"
+    done = run(script, "--tiny", "--seeds", 2, "--processes", 1, "--out", out, MIXOPS_DATA=str(tmp_path / "none"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = study.read(out)
+    assert len(report["runs"]) == len(report["cases"]) * len(report["methods"]) * 2
+    assert report["data"] == {}
+    assert all(v["sentence"] in done.stdout for v in report["verdicts"])
+    written = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != out.name}
+    assert {Path(name).suffix for name in written} == {".md", ".svg"}
+    page = written["tiny.md"].decode()
+    assert all(f"![{name}]({name})" in page for name in written if name.endswith(".svg"))
+    assert all(v["sentence"] in page for v in report["verdicts"])
+    assert str(tmp_path) not in page + out.read_text(encoding="utf-8")
+    for name in written:
+        if name.endswith(".svg"):
+            ElementTree.fromstring(written[name])
+        (tmp_path / name).unlink()
+    assert run(script, "--page", "--out", out).returncode == 0
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != out.name} == written
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_study_without_its_data_says_so(script: str, tmp_path: Path) -> None:
+    done = run(script, "--out", tmp_path / "out.json", MIXOPS_DATA="")
+    assert done.returncode == 1
+    assert "MIXOPS_DATA is not set" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--tiny"], "need --out"), (["--seeds", "3"], "need --out"), (["--seeds", "1"], "2 seeds"),
+     (["--full", "--tiny"], "one of them")],
+)  # fmt: skip
+def test_wrong_options_are_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    one = study.Study("noted", "Notes", "?", lambda profile: CASES, {"none": "", "mixed": ""}, noted, [])
+    with pytest.raises(SystemExit):
+        study.run_study(one, words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_page_without_a_result_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = study.Study("noted", "Notes", "?", lambda profile: CASES, {"none": "", "mixed": ""}, noted, [])
+    assert study.run_study(one, ["--page", "--out", str(tmp_path / "none.json")]) == 1
+    assert "run the study without --page first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((BENCHES / "results" / "studies").glob("*.json")), ids=lambda p: p.stem)
+def test_a_committed_page_says_what_its_json_says(path: Path) -> None:
+    report = study.read(path)
+    assert report["profile"] in ("default", "full")
+    assert report["seeds"] >= 10
+    page = path.with_suffix(".md").read_text(encoding="utf-8")
+    again = evidence.summary(report["runs"], report["cases"], list(report["methods"]), MEASURES)
+    stated = {(r["case"], r["method"], r["measure"]): r for r in report["summary"]}
+    for row in again:
+        kept = stated[row["case"], row["method"], row["measure"]]
+        assert kept["mean"] == pytest.approx(row["mean"], rel=1e-4)
+        assert (kept["difference"] is None) == (row["difference"] is None)
+    assert all(v["sentence"] in page for v in report["verdicts"])
