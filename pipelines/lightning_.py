@@ -1,0 +1,186 @@
+"""MixCallback: mixing inside the model of a LightningModule, with two lines in its training_step.
+
+It needs lightning or pytorch_lightning, whichever the training uses, and is imported by name:
+``from mixops.pipelines.lightning_ import MixCallback``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import MutableMapping
+from contextlib import AbstractContextManager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import mixops as mx
+from mixops import MixTypeError, MixValueError
+
+from .hidden import mix_hidden
+from .plan_collate import check_drawing, plan_of_rows
+
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")
+
+
+class MixCallback:
+    """A Lightning callback that draws the plan of every training batch and mixes inside the model until its step ends.
+
+    The plan depends on (seed, current epoch, index of the batch, rank) alone and is put into the batch, where
+    ``training_step`` finds it: ``mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(batch["labels"],
+    batch["plan"]))``. The model is mixed from the start of the step to its end, backward included. A batch that brings
+    its plan keeps it. Validation, test and prediction are not mixed.
+
+    Args:
+        op: the operator; ``start_step`` counts the steps of the optimizer, ``trainer.global_step``.
+        seed: of the draws, 0 ≤ seed < 2**64.
+        rows: entry of the batch that has one row for each sample.
+        plan_key: entry that the plan is put into.
+        module: path, in the LightningModule, of the network that names of layers are looked up in; None: its one
+            child that has parameters, else the LightningModule itself.
+        mask: what later layers attend to, see ``mix_hidden``.
+
+    Raises:
+        MixError: if op is no operator, the seed is out of range, or neither package is installed; in a training step,
+            if the batch is no dict, lacks what the operator needs, or the layer cannot be mixed.
+
+    Example:
+        >>> import mixops as mx
+        >>> from lightning.pytorch import Callback
+        >>> isinstance(MixCallback(mx.TMix({7, 9, 12}), seed=7), Callback)
+        True
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> MixCallback:
+        """An instance that is also a Callback of the package in use: to each of the two only its own is one."""
+        return super().__new__(_with_callbacks(cls, _callbacks()))
+
+    def __init__(
+        self,
+        op: mx.Operator,
+        seed: int,
+        *,
+        rows: str = "input_ids",
+        plan_key: str = "plan",
+        module: str | None = None,
+        mask: str = "union",
+    ) -> None:
+        check_drawing("MixCallback", op, seed)
+        self.op, self.seed, self.rows, self.plan_key = op, seed, rows, plan_key
+        self.module, self.mask = module, mask
+        self._mixing: AbstractContextManager[Any] | None = None
+        self._batch: MutableMapping[str, Any] | None = None
+
+    def __reduce__(self) -> Any:
+        # The class of an instance has no name to be found by in another process.
+        options = {name: getattr(self, name) for name in ("rows", "plan_key", "module", "mask")}
+        return _again, (self.op, self.seed, options)
+
+    def __repr__(self) -> str:
+        return f"MixCallback({self.op!r}, seed={self.seed})"
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Draw the plan, or take it from the batch, and begin to mix."""
+        self._leave(_Unfinished())
+        if not isinstance(batch, MutableMapping):
+            raise MixTypeError(
+                f"MixCallback: the batch is {type(batch).__name__}, expected a dict that the plan can join: let the "
+                "samples, or collate_fn, give entries names"
+            )
+        plan = batch.get(self.plan_key)
+        if plan is None:
+            key = trainer.current_epoch, batch_idx, trainer.global_rank
+            plan = plan_of_rows(
+                batch, self.op, self.seed, key, owner="MixCallback", rows=self.rows, step=trainer.global_step
+            )
+            self._give(batch, plan)
+        try:
+            network, layer = self._place(pl_module, plan.layer or "input")
+            mixing = mix_hidden(network, layer, plan, mask=self.mask)
+            mixing.__enter__()
+        except BaseException:
+            self._take_back()
+            raise
+        self._mixing = mixing
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop mixing; raises if the layer was never run."""
+        self._leave(None)
+
+    # A step may end otherwise: by an exception, or because on_train_batch_start of the module skipped it.
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Stop mixing."""
+        self._leave(exception)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stop mixing."""
+        self._leave(_Unfinished())
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop mixing."""
+        self._leave(_Unfinished())
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Stop mixing."""
+        self._leave(_Unfinished())
+
+    def _give(self, batch: MutableMapping[str, Any], plan: Any) -> None:
+        # The first entry: Lightning asks all for their number of rows, and warns if one after a tensor has none.
+        rest = dict(batch)
+        batch.clear()
+        batch[self.plan_key] = plan
+        batch.update(rest)
+        self._batch = batch
+
+    def _take_back(self) -> None:
+        """Leave the batch as it came: a loader may hold it for the next epoch, which has a plan of its own."""
+        if self._batch is not None:
+            self._batch.pop(self.plan_key, None)
+            self._batch = None
+
+    def _leave(self, error: BaseException | None) -> None:
+        self._take_back()
+        mixing, self._mixing = self._mixing, None
+        if mixing is not None:
+            mixing.__exit__(None if error is None else type(error), error, None)
+
+    def _place(self, pl_module: Any, layer: str) -> tuple[Any, str]:
+        """The network and the name of the layer in it."""
+        name = self.module
+        if name is None:
+            children = [n for n, child in pl_module.named_children() if any(True for _ in child.parameters())]
+            alone = len(children) == 1 and not pl_module._parameters
+            name = children[0] if alone else ""
+        try:
+            network = pl_module.get_submodule(name)
+        except AttributeError:
+            tops = ", ".join(n for n, _ in pl_module.named_children())
+            raise MixValueError(
+                f"MixCallback: {type(pl_module).__name__} has no module {name!r}, expected the path of one: at the "
+                f"top: {tops}"
+            ) from None
+        inside = layer.removeprefix(f"{name}.")
+        known = layer == inside or any(path == layer for path, _ in network.named_modules())
+        return network, layer if known else inside
+
+
+class _Unfinished(Exception):
+    """Tells mix_hidden that the step did not come to its end, so that it does not ask whether all was mixed."""
+
+
+def _again(op: mx.Operator, seed: int, options: dict[str, Any]) -> MixCallback:
+    return MixCallback(op, seed, **options)
+
+
+def _callbacks() -> tuple[type, ...]:
+    """The Callback of each package that is loaded, else of one that is installed."""
+    loaded = [name for name in _PACKAGES if name in sys.modules]
+    if not loaded:
+        loaded = [name for name in _PACKAGES if find_spec(name.partition(".")[0]) is not None][:1]
+    if not loaded:
+        raise MixValueError("MixCallback: neither lightning nor pytorch_lightning is installed: install one of them")
+    return tuple(import_module(name).Callback for name in loaded)
+
+
+def _with_callbacks(cls: type, callbacks: tuple[type, ...]) -> type:
+    return type(cls.__name__, (cls, *callbacks), {"__module__": cls.__module__})
