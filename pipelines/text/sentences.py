@@ -18,7 +18,7 @@ from .tables import Table, read_table
 
 #: A label beyond this is an id or a mistake: a model would need as many classes.
 _MOST_CLASSES = 1_000_000
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,9 @@ class Sentences:
     classes: Sequence[str]
 
     def __post_init__(self) -> None:
-        texts, classes = tuple(self.texts), tuple(self.classes)
+        texts, classes = tuple(self.texts), _class_names("Sentences", self.classes)
         for row, text in enumerate(texts):
             _check_text(f"row {row}", text)
-        wrong = [name for name in classes if not isinstance(name, str)]
-        if wrong or len(set(classes)) < len(classes):
-            raise MixValueError(f"Sentences: classes {list(classes)[:8]}, expected names, each once")
         labels = list(self.labels)
         if len(labels) != len(texts):
             raise MixValueError(f"Sentences: {len(texts)} texts and {len(labels)} labels, expected one for each")
@@ -178,7 +175,7 @@ def read_sentences(
         raise MixValueError(f"{table.name}: no sentence{' for which where() is true' if where else ''}")
     for at, one in zip(table.places, texts, strict=True):
         _check_text(f"{table.name}, {at}", one)
-    names = _class_names(classes) or table.classes.get(label)
+    names = table.classes.get(label) if classes is None else _class_names("read_sentences", classes)
     places = [f"{table.name}, {at}" for at in table.places]
     numbers, known = _numbered(places, labels, names)
     return Sentences(texts, np.array(numbers, np.int64), known)
@@ -233,34 +230,32 @@ def _check_text(place: str, text: Any) -> None:
         raise MixValueError(f"{place}: a sentence with no tokens, {text!r}: leave that row out")
 
 
-def _class_names(classes: Any) -> tuple[str, ...] | None:
-    if classes is None:
-        return None
+def _class_names(owner: str, classes: Any) -> tuple[str, ...]:
     if isinstance(classes, str) or not isinstance(classes, Iterable):
-        raise MixTypeError(f"read_sentences: classes={classes!r}, expected the names of the classes, in order")
-    return tuple(classes)
+        raise MixTypeError(f"{owner}: classes={classes!r}, expected the names of the classes, in order")
+    names = tuple(classes)
+    if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise MixValueError(f"{owner}: classes={list(names)[:8]}, expected names, each once")
+    return names
 
 
 def _numbered(places: list[str], labels: list[Any], names: tuple[str, ...] | None) -> tuple[list[int], tuple[str, ...]]:
     """The labels as numbers, and the names of the classes."""
     if any(isinstance(label, str) for label in labels):
-        for place, label in zip(places, labels, strict=True):
+        numeric = [isinstance(label, str) and _NUMBER.fullmatch(label) is not None for label in labels]
+        for place, label, one in zip(places, labels, numeric, strict=True):
             if not isinstance(label, str):
                 raise MixTypeError(f"{place}: label {label!r} among names, expected all names or all whole numbers")
-        by_name = {name: i for i, name in enumerate(names or ())}
-        numeric = [_NUMBER.fullmatch(label) is not None for label in labels]
-        if not all(numeric) or (names and set(labels) <= set(by_name)):
-            if not names:
-                if any(numeric):
-                    odd = numeric.index(False)
-                    raise MixValueError(
-                        f"{places[odd]}: label {labels[odd]!r} among numbers: give classes=[...] if they are names"
-                    )
-                by_name = {name: i for i, name in enumerate(sorted(set(labels)))}
-            return [_by_name(p, label, by_name) for p, label in zip(places, labels, strict=True)], tuple(by_name)
+            if names is None and not one and any(numeric):
+                raise MixValueError(f"{place}: label {label!r} among numbers: give classes=[...] if they are names")
+        if not all(numeric) or (names is not None and set(labels) <= set(names)):
+            known = tuple(sorted(set(labels))) if names is None else names
+            by_name = {name: i for i, name in enumerate(known)}
+            return [_by_name(place, label, by_name) for place, label in zip(places, labels, strict=True)], known
         labels = [float(label) if "." in label else int(label) for label in labels]
-    numbers = [_whole(p, label, len(names) if names else None) for p, label in zip(places, labels, strict=True)]
-    return numbers, names or tuple(str(i) for i in range(max(numbers) + 1))
+    most = None if names is None else len(names)
+    numbers = [_whole(place, label, most) for place, label in zip(places, labels, strict=True)]
+    return numbers, tuple(str(i) for i in range(max(numbers) + 1)) if names is None else names
 
 
 def _by_name(place: str, label: str, known: Mapping[str, int]) -> int:

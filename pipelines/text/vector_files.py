@@ -85,8 +85,9 @@ class _Text:
 
     def read(self) -> Read:
         lines = 0
-        for lines, line in self._numbered():
-            self._line(lines, line)
+        for number, line in self._numbered():
+            lines += 1
+            self._line(number, line)
             if len(self.waiting) == _CHUNK:
                 self._numbers()
         self._numbers()
@@ -96,25 +97,25 @@ class _Text:
                 f"{self.path.name}, line {place}: {why}; {len(self.broken)} of {lines} lines are broken: mend the "
                 'file, or leave them out with broken="skip"'
             )
-        if self.declared is not None and lines - 1 != self.declared:
+        if self.declared is not None and lines != self.declared:
             raise MixValueError(
-                f"{self.path.name}: its first line says {self.declared} words, but {lines - 1} follow: it was cut off"
+                f"{self.path.name}: its first line says {self.declared} words, but {lines} follow: it was cut off"
             )
         array = np.concatenate(self.arrays) if self.arrays else np.empty((0, self.size), np.float32)
         return list(self.words), array, len(self.broken)
 
     def _numbered(self) -> Iterator[tuple[int, bytes]]:
-        """Number (from 1) and content of the lines of vectors; the size and the header are settled first."""
+        """Number (from 1) and content of the lines of vectors that are not empty; size and header are settled first."""
         # Split at line feeds and blanks alone: words of real files hold other characters that Unicode calls spaces.
         opened = gzip.open if self.path.suffix.lower() == ".gz" else open
         try:
             with opened(self.path, "rb") as file:
-                lines = (line.rstrip(b" \r\n") for line in file)
+                stripped = enumerate((line.rstrip(b" \r\n") for line in file), 1)
+                lines = ((number, line) for number, line in stripped if line)
                 first = list(islice(lines, 100))
-                self.size, self.declared = self._form(first)
-                header = self.declared is not None
-                yield from enumerate(first[header:], 1 + header)
-                yield from enumerate(lines, 1 + len(first))
+                self.size, self.declared = self._form([line for _, line in first])
+                yield from first[self.declared is not None :]
+                yield from lines
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise MixValueError(f"{self.path.name}: no whole gzip file: {error}") from error
 
@@ -135,7 +136,7 @@ class _Text:
     def _line(self, number: int, line: bytes) -> None:
         fields = line.rsplit(b" ", self.size)
         if len(fields) <= self.size or not fields[0]:
-            count = len(line.split(b" ")) if line else 0
+            count = len(line.split(b" "))
             self.broken.append((number, f"{count} fields, expected a word and {self.size} numbers"))
             return
         try:
@@ -231,7 +232,7 @@ def read_package(name: str, keys: Sequence[str], wanted: Callable[[str], bool], 
     roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
     if not roots:
         raise MixValueError(f"word_vectors: no package {package!r} is installed: pip install {package}")
-    files = sorted(path for root in roots for path in root.rglob("*") if path.is_file())
+    files = sorted(path for root in roots for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc")
     found = [path for path in files if _may_hold_vectors(path)]
     if inner:
         found = [path for path in files if any(path == root / inner for root in roots)]
