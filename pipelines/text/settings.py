@@ -15,8 +15,8 @@ from mixops import MixTypeError, MixValueError, streams
 if TYPE_CHECKING:
     from torch import nn
 
-    from .vectors import Coverage, WordVectors
-    from .vocabulary import Vocabulary
+    from .vectors import WordVectors
+    from .vocabulary import Coverage, Vocabulary
 
 #: Random vectors are uniform from -this to this, as in Kim 2014.
 SPREAD = 0.25

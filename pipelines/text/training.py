@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from ..keys import keyed
 from ..metrics import accuracy, calibration_error, negative_log_likelihood
 from ..plan_collate import PlanCollator
 from .buckets import BucketBatchSampler
-from .learners import Learner, Recipe, learner_of
+from .learners import learner_of
 from .padding import pad_batch
+from .recipes import Learner, Recipe
 from .sentences import Sentences
 from .stages import TokenizeStage
 from .tokenized import TokenizedSentences
@@ -33,7 +34,8 @@ from .tokenized import TokenizedSentences
 if TYPE_CHECKING:
     from torch import nn
 
-    from .vectors import Coverage, WordVectors
+    from .vectors import WordVectors
+    from .vocabulary import Coverage
 
 #: Pairs of sentences that a run keeps to be looked at.
 PAIRS = 8
@@ -201,7 +203,7 @@ def train_text(
             f"train_text: op is {type(op).__name__}, expected an operator such as WordMixup(1.0), or None"
         )
     learner = learner_of(model, train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
-    given = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
+    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
     recipe = replace(learner.recipe, **{name: value for name, value in given.items() if value is not None})
     with _one_state(threads, seed, device):
         net = learner.build(len(train.classes)).to(torch.device(device))
@@ -226,17 +228,19 @@ def train_text(
         "parameters": sum(p.numel() for p in net.parameters()),
         "threads": threads,
     }
-    by_epoch = [np.array(column) for column in zip(*scores, strict=True)]
+    right, surprise, gap = (np.array(column) for column in zip(*scores, strict=True))
     return TextRun(
-        config,
-        np.array(course.losses),
-        *by_epoch,
-        np.array(course.seconds),
-        probs,
-        learner.coverage,
-        learner.test_coverage,
-        course.mixing,
-        net,
+        config=config,
+        loss=np.array(course.losses),
+        accuracy=right,
+        nll=surprise,
+        ece=gap,
+        seconds=np.array(course.seconds),
+        probs=probs,
+        coverage=learner.coverage,
+        test_coverage=learner.test_coverage,
+        mixing=course.mixing,
+        model=net,
     )
 
 
@@ -268,7 +272,7 @@ class _Course:
         data: Any = keyed(tokens) if stage is None else keyed(train, stage=[*_listed(stage), TokenizeStage(learner)])
         self.loader: DataLoader[Any] = DataLoader(
             data,
-            batch_sampler=sampler,  # type: ignore[arg-type]  # keyed batches are lists of indices
+            batch_sampler=sampler,
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -301,16 +305,14 @@ class _Course:
         from torch.nn import functional as F
 
         labels = batch.pop("labels")
-        mixed = plan is not None and not plan.is_identity
-        place: AbstractContextManager[Any] = mix_hidden(self.net, plan.layer, plan) if mixed else nullcontext()
-        with place:
-            logits = _logits(self.net(**batch))
-        if mixed:
-            loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(labels, plan))
+        if plan is None or plan.is_identity:
+            loss = F.cross_entropy(_logits(self.net(**batch)), labels)
         else:
-            loss = F.cross_entropy(logits, labels)
+            with mix_hidden(self.net, plan.layer, plan):
+                logits = _logits(self.net(**batch))
+            loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(labels, plan))
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
         self.optimizer.step()
