@@ -194,7 +194,8 @@ def _from_npz(path: Path, keys: Sequence[str], wanted: Callable[[str], bool]) ->
             "the vectors are for, if they are not for all"
         )
     try:
-        with np.load(path, allow_pickle=False) as held:
+        # Opened here: of an archive that is broken, np.load leaves its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             missing = [key for key in keys if key not in held.files]
             if missing:
                 raise MixValueError(f"{path.name}: no {missing[0]!r}, it has {held.files}: set keys=(words, vectors)")
