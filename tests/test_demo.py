@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -43,24 +44,32 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of the smallest size: two seeds, two epochs, one round."""
+    """A report of the smallest size: two seeds, two epochs of each kind, one round."""
     out = tmp_path_factory.mktemp("demo") / "report"
     told: list[str] = []
     threads = torch.get_num_threads()
-    assert report.write_report(out, seeds=2, epochs=2, rounds=1, step=told.append) == out / "index.html"
+    assert report.write_report(out, seeds=2, epochs=2, text_epochs=2, rounds=1, step=told.append) == out / "index.html"
     assert len(told) == report.step_count(2)
     assert torch.get_num_threads() == threads
     return out
 
 
-def test_the_page_is_whole_and_refers_only_to_its_own_files(made: Path) -> None:
-    text = (made / "index.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("file", "links"), [("index.html", 6 * 8 + 1), ("text.html", 1)])
+def test_each_page_is_whole_and_refers_only_to_files_of_the_report(made: Path, file: str, links: int) -> None:
+    text = (made / file).read_text(encoding="utf-8")
     page = Tags(text)
     assert page.open == []
-    assert len(page.links) == len(set(page.links)) == 6 * 8
+    assert len(page.links) == len(set(page.links)) == links
     assert all((made / link).is_file() for link in page.links)
     assert not re.search(r"https?://(?!www\.w3\.org|purl\.org|creativecommons)", text)
+
+
+def test_the_pages_have_their_parts(made: Path) -> None:
+    text = (made / "index.html").read_text(encoding="utf-8")
     for heading in ("Photographs, before and after", "A small network", "Images per second", "What the chain drew"):
+        assert heading in text
+    text = (made / "text.html").read_text(encoding="utf-8")
+    for heading in ("Questions, mixed", "A small network on few questions"):
         assert heading in text
 
 
@@ -79,6 +88,30 @@ def test_the_report_holds_every_number_of_the_page(made: Path) -> None:
         assert f"{pace['mixed']:,.0f}" in text
 
 
+def test_the_report_holds_every_number_of_the_text_page(made: Path) -> None:
+    numbers = json.loads((made / "report.json").read_text(encoding="utf-8"))["text"]
+    text = (made / "text.html").read_text(encoding="utf-8")
+    seen = " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())
+    assert set(numbers["methods"]) == {"none", "WordMixup", "SentenceMixup"}
+    assert numbers["epochs"] == [1, 2]
+    for key, found in numbers["found"].items():
+        assert [verdict["method"] for verdict in found["verdicts"]] == list(numbers["methods"])
+        for verdict in found["verdicts"]:
+            final = np.array(numbers["runs"][key][verdict["method"]])[:, -1]
+            assert len(final) == verdict["seeds"] == 2
+            assert verdict["mean"] == pytest.approx(final.mean())
+            shown = f"{verdict['mean']:.3f}" if key == "nll" else f"{100 * verdict['mean']:.2f} %"
+            assert f"{verdict['method']} {shown}" in seen
+        for sentence in found["sentences"]:
+            assert sentence in seen
+    assert set(numbers["found"]) == {"accuracy", "nll", "ece"}
+    for title, pairs in numbers["pairs"].items():
+        assert title in seen
+        for pair in pairs:
+            assert pair["own"]["share"] + pair["other"]["share"] == pytest.approx(1)
+            assert " + ".join(f"{kind} {share:.2f}" for kind, share in pair["target"]) in seen
+
+
 def test_the_saved_plan_is_the_one_that_is_shown(made: Path) -> None:
     plan = mx.Plan.load(made / "plan.npz")
     first = repr(plan).splitlines()[0]
@@ -87,7 +120,7 @@ def test_the_saved_plan_is_the_one_that_is_shown(made: Path) -> None:
 
 def test_an_earlier_report_is_replaced_and_nothing_is_left_beside_it(made: Path) -> None:
     (made / "left over").touch()
-    report.write_report(made, seeds=2, epochs=1, rounds=1, step=lambda _: None)
+    report.write_report(made, seeds=2, epochs=1, text_epochs=1, rounds=1, step=lambda _: None)
     assert not (made / "left over").exists()
     assert [path.name for path in made.parent.iterdir()] == ["report"]
 

@@ -1,4 +1,5 @@
-"""The demonstration: photographs mixed, a small network trained with and without mixing, and how fast it went.
+"""The demonstration: photographs and sentences mixed, small networks trained with and without, and how fast it went.
 
-``python -m mixops.pipelines.demo --out out/demo`` writes one page, ``index.html``, and its numbers, ``report.json``.
+``python -m mixops.pipelines.demo --out out/demo`` writes the pages ``index.html`` and ``text.html``, and their
+numbers, ``report.json``.
 """

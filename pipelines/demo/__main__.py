@@ -15,17 +15,18 @@ from .report import step_count, write_report
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="out/demo", help="Folder to write.")
 @click.option("--seeds", type=click.IntRange(min=2), default=6, help="Training runs of each method.")
-@click.option("--epochs", type=click.IntRange(min=1), default=40, help="Epochs of each run.")
+@click.option("--epochs", type=click.IntRange(min=1), default=40, help="Epochs of each run on images.")
+@click.option("--text-epochs", type=click.IntRange(min=1), default=14, help="Epochs of each run on sentences.")
 @click.option("--rounds", type=click.IntRange(min=1), default=15, help="Rounds of the timing.")
-def demo(out: Path, seeds: int, epochs: int, rounds: int) -> None:
-    """Mix photographs, train a small network with and without mixing, time the chain, and write a page of it."""
+def demo(out: Path, seeds: int, epochs: int, text_epochs: int, rounds: int) -> None:
+    """Mix photographs and sentences, train small networks with and without, time the chain, and write pages of it."""
     with tqdm(total=step_count(seeds), desc="demo", unit="step") as bar:
 
         def step(what: str) -> None:
             bar.set_postfix_str(what, refresh=False)
             bar.update()
 
-        page = write_report(out, seeds=seeds, epochs=epochs, rounds=rounds, step=step)
+        page = write_report(out, seeds=seeds, epochs=epochs, text_epochs=text_epochs, rounds=rounds, step=step)
     click.echo(f"report: {page}")
 
 

@@ -55,6 +55,17 @@ td.rate { width: 45%; text-align: left; } .rate span { display: inline-block; he
 .rate span.ours { background: var(--ours); }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .9rem; overflow-x: auto;
   font-size: .82rem; line-height: 1.45; }
+.pairs { display: grid; grid-template-columns: repeat(2, 1fr); gap: .8rem; }
+@media (max-width: 820px) { .pairs { grid-template-columns: 1fr; } }
+.pairs p { margin: .5rem 0 0; } .pairs .bar { border-radius: 6px; margin-bottom: .8rem; gap: 2px; }
+.pairs figcaption { margin-top: .6rem; font-size: .85rem; } .pairs figcaption b { display: inline; }
+.words { display: flex; flex-wrap: wrap; gap: .45rem .5rem; } .words span { display: flex; flex-direction: column; }
+.words i { font-style: normal; line-height: 1.3; border-bottom: 2px solid; text-align: center; }
+.whole { list-style: none; padding: 0; margin: 0; }
+.whole li { border-left: 4px solid; padding-left: .6rem; margin: .4rem 0; }
+.key { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0; font-size: .92rem; }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: 3px; margin-right: .4rem; }
+tr.group th { text-align: left; padding-top: .9rem; color: var(--ink); }
 nav { display: flex; gap: 1.2rem; margin: .2rem 0 1rem; font-size: .95rem; } nav a { color: var(--ours); }
 ul { padding-left: 1.2rem; margin: .6rem 0; }
 """
@@ -92,6 +103,7 @@ def draw_curves(axis: Any, epochs: np.ndarray, runs: Mapping[str, np.ndarray], l
         axis.plot(epochs, mean, color=colour, linewidth=1.8, label=method)
         axis.fill_between(epochs, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
     axis.set_xlabel("epoch")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylabel(label)
     axis.legend(frameon=False)
     dress(axis, INK)

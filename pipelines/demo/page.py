@@ -2,57 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 import mixops as mx
 
-from ..plots import dress, sample_shares, shares_figure
+from ..plots import sample_shares, shares_figure
+from .look import INK, document, draw_curves, inline_svg
 from .photos import SIZE as TILE
 from .photos import Strip
 from .speed import ROWS, SIZE, Pace
 from .train import METHODS, TRAIN_IMAGES, Curves
 from .verdict import Verdict
-
-#: Colours that read on white and on black.
-_LINES = {"none": "#8c8c8c", "Mixup": "#3f8fd2", "Cutout": "#d9822b", "CutMix": "#2fa36b"}
-_SPARE = "#b05cc6"
-#: What matplotlib paints text and axes with; it becomes the page's own text colour.
-_INK = "#010203"
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #5c6670; --paper: #fbfbfa; --card: #ffffff; --line: #e2e5e8;
-  --ours: #2a78c2; --plain: #9aa4ad; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ad; --paper: #14171a; --card: #1c2024;
-  --line: #31373d; --ours: #56a3e8; --plain: #6d7780; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.9rem; margin: 0 0 .25rem; } h2 { font-size: 1.3rem; margin: 2.8rem 0 .4rem; }
-h3 { font-size: .98rem; margin: 1.6rem 0 0; font-family: ui-monospace, Consolas, monospace; overflow-wrap: anywhere; }
-p { margin: .3rem 0 .8rem; max-width: 52rem; } .soft { color: var(--soft); font-size: .92rem; }
-.tiles { display: grid; grid-template-columns: repeat(8, 1fr); gap: .8rem; }
-@media (max-width: 1020px) { .tiles { grid-template-columns: repeat(4, 1fr); } }
-@media (max-width: 480px) { .tiles { grid-template-columns: repeat(2, 1fr); } }
-figure { margin: 0; } figure img { width: 100%; height: auto; display: block; border-radius: 6px 6px 0 0; }
-figcaption { font-size: .76rem; line-height: 1.35; margin-top: .3rem; color: var(--soft); overflow-wrap: anywhere; }
-figcaption b { color: var(--ink); display: block; }
-.bar { display: flex; height: 6px; border-radius: 0 0 6px 6px; overflow: hidden; }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem; overflow-x: auto; }
-.card svg { width: 100%; height: auto; display: block; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .93rem; }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--soft); font-weight: 600; }
-td.rate { width: 45%; text-align: left; } .rate span { display: inline-block; height: .75rem; border-radius: 3px;
-  background: var(--plain); vertical-align: middle; margin-right: .5rem; min-width: 2px; }
-.rate span.ours { background: var(--ours); }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: .9rem; overflow-x: auto;
-  font-size: .82rem; line-height: 1.45; }
-ul { padding-left: 1.2rem; margin: .6rem 0; }
-"""
 
 
 def page_html(
@@ -68,20 +30,13 @@ def page_html(
         about: versions and machine, one line.
     """
     parts = [
-        "<h1>mixops at work</h1>",
         f'<p class="soft">{escape(about)}</p>',
         *_photographs(strips),
         *_training(curves, found),
         *_speed(paces),
         *_chain(strips[-1]),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>mixops at work</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document("index.html", "mixops at work", parts)
 
 
 def _photographs(strips: Sequence[Strip]) -> Iterable[str]:
@@ -116,7 +71,7 @@ def _training(curves: Curves, found: Sequence[Verdict]) -> Iterable[str]:
     )
     methods = ", ".join(f"<code>{escape(repr(METHODS[v.method]))}</code>" for v in found[1:] if v.method in METHODS)
     yield f'<p class="soft">The methods: {methods}; none is plain training through the same chain.</p>'
-    yield f'<div class="card">{_inline(_curves_figure(curves))}</div>'
+    yield f'<div class="card">{inline_svg(_curves_figure(curves))}</div>'
     yield '<p class="soft">Test accuracy, mean over seeds; the bands are one standard deviation either way.</p>'
     yield "<div class='card'><table><tr><th>method</th><th>accuracy</th><th>sd over seeds</th>"
     yield "<th>gain on none, paired</th><th>95 % interval</th><th>better on</th></tr>"
@@ -168,8 +123,8 @@ def _chain(strip: Strip) -> Iterable[str]:
     yield "<p>The plan of the last photographs above, as <code>print(plan)</code> shows it; it is saved beside this "
     yield f"page as <code>plan.npz</code>.</p><pre>{escape(repr(strip.plan))}</pre>"
     yield "<p>And how much this chain mixes, over 4,000 rows:</p>"
-    figure = shares_figure(sample_shares(op, 4000, batch=8), "", ink=_INK)
-    yield f'<div class="card">{_inline(figure)}</div>'
+    figure = shares_figure(sample_shares(op, 4000, batch=8), "", ink=INK)
+    yield f'<div class="card">{inline_svg(figure)}</div>'
 
 
 def _curves_figure(curves: Curves) -> Any:
@@ -177,27 +132,9 @@ def _curves_figure(curves: Curves) -> Any:
 
     figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     axis = figure.subplots()
-    for method, runs in curves.accuracy.items():
-        mean, sd = 100 * runs.mean(0), 100 * runs.std(0, ddof=1)
-        colour = _LINES.get(method, _SPARE)
-        axis.plot(curves.epochs, mean, color=colour, linewidth=1.8, label=method)
-        axis.fill_between(curves.epochs, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
-    best = 100 * max(float(runs.max()) for runs in curves.accuracy.values())
-    late = 100 * min(float(runs[:, len(curves.epochs) // 3 :].min()) for runs in curves.accuracy.values())
+    percent = {method: 100 * runs for method, runs in curves.accuracy.items()}
+    draw_curves(axis, curves.epochs, percent, "test accuracy, %")
+    best = max(float(runs.max()) for runs in percent.values())
+    late = min(float(runs[:, len(curves.epochs) // 3 :].min()) for runs in percent.values())
     axis.set_ylim(late - 2, min(best + 1, 100))
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("test accuracy, %")
-    axis.legend(frameon=False, loc="lower right")
-    dress(axis, _INK)
     return figure
-
-
-def _inline(figure: Any) -> str:
-    """The figure as SVG that takes the page's text colour and font, on no background of its own."""
-    import matplotlib
-
-    file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mixops", "font.family": "sans-serif"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor").replace("font: ", "font-family: inherit; font: ")

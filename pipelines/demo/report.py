@@ -8,27 +8,33 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mixops as mx
 
 from .page import page_html
 from .photos import SHOWN, Strip, photo_strips
 from .speed import CHAINS, Pace, measure
+from .text import METHODS as TEXT_METHODS
+from .text import Draw, Finding, TextCurves, text_draws, text_findings, train_questions
+from .text import run_count as text_run_count
+from .text_page import text_page_html
 from .train import METHODS, Curves, run_count, train_all
 from .verdict import Verdict, verdicts
+
+_C = TypeVar("_C")
 
 _MARK = "mixops demo report, version 1"
 
 
 def step_count(seeds: int) -> int:
     """How many steps ``write_report`` tells of."""
-    return 1 + run_count(seeds) + len(CHAINS)
+    return 1 + run_count(seeds) + len(CHAINS) + text_run_count(seeds)
 
 
 def write_report(
@@ -36,22 +42,24 @@ def write_report(
     *,
     seeds: int = 6,
     epochs: int = 40,
+    text_epochs: int = 14,
     rounds: int = 15,
     seed: int = 208,
     step: Callable[[str], None] = print,
 ) -> Path:
-    """Do everything and write ``index.html``, ``report.json`` and the tiles.
+    """Do everything and write ``index.html``, ``text.html``, ``report.json`` and the tiles.
 
     Args:
         out: folder to write; an earlier report there is replaced at the very end.
         seeds: training runs of each method, 2 or more.
-        epochs: of each run.
+        epochs: of each run on images.
+        text_epochs: of each run on sentences.
         rounds: of the timing.
-        seed: of the photographs' draws; the default was chosen for shares that the eye can tell apart.
+        seed: of the draws that are shown; the default was chosen for shares that the eye can tell apart.
         step: told what was just done, ``step_count(seeds)`` times.
 
     Returns:
-        Path of the page.
+        Path of the first page.
 
     Raises:
         MixError: if a number is out of range, or ``out`` holds something that is no earlier report.
@@ -60,7 +68,7 @@ def write_report(
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        _fill(fresh, seeds, epochs, rounds, seed, step)
+        _fill(fresh, seeds, (epochs, text_epochs), rounds, seed, step)
         _put_in_place(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -90,23 +98,29 @@ def _put_in_place(fresh: Path, out: Path) -> None:
     shutil.rmtree(old)
 
 
-def _fill(folder: Path, seeds: int, epochs: int, rounds: int, seed: int, step: Callable[[str], None]) -> None:
+def _fill(
+    folder: Path, seeds: int, epochs: tuple[int, int], rounds: int, seed: int, step: Callable[[str], None]
+) -> None:
     start = time.perf_counter()
-    strips = photo_strips(folder, seed)
+    strips, draws = photo_strips(folder, seed), text_draws(seed)
     step("photographs")
     with _one_thread():
-        curves = _trained(seeds, epochs, step)
+        curves = _trained(train_all(seeds, epochs[0]), step)
         paces = _timed(rounds, step)
-    found = verdicts(curves)
+        text_curves = _trained(train_questions(seeds, epochs[1]), step)
+    found, text_found = verdicts(curves), text_findings(text_curves)
     about = _about()
     line = (
         f"mixops {about['mixops']}, Python {about['python']}, NumPy {about['numpy']}, torch {about['torch']}; "
         f"{about['cpus']} CPUs, {about['machine']}; made in {time.perf_counter() - start:.0f} s"
     )
-    numbers = _numbers(about, strips, curves, found, paces, seed)
+    numbers = _numbers(about, strips, curves, found, paces, seed) | {
+        "text": _text_numbers(draws, text_curves, text_found)
+    }
     (folder / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     strips[-1].plan.save(folder / "plan.npz")
     (folder / "index.html").write_text(page_html(strips, curves, found, paces, line), encoding="utf-8")
+    (folder / "text.html").write_text(text_page_html(draws, text_curves, text_found, line), encoding="utf-8")
 
 
 @contextmanager
@@ -122,12 +136,13 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _trained(seeds: int, epochs: int, step: Callable[[str], None]) -> Curves:
-    for what, curves in train_all(seeds, epochs):
+def _trained(runs: Iterable[tuple[str, _C | None]], step: Callable[[str], None]) -> _C:
+    """Tell of every run, and return the curves that come after the last."""
+    for what, curves in runs:
         if curves is not None:
             return curves
         step(what)
-    raise AssertionError("train_all ends with the curves")
+    raise AssertionError("the runs end with their curves")
 
 
 def _timed(rounds: int, step: Callable[[str], None]) -> list[Pace]:
@@ -173,4 +188,14 @@ def _numbers(
             "sentences": [v.sentence for v in found[1:]],
         },
         "images per second": [asdict(pace) for pace in paces],
+    }
+
+
+def _text_numbers(draws: Sequence[Draw], curves: TextCurves, found: Sequence[Finding]) -> dict[str, Any]:
+    return {
+        "pairs": {draw.title: [asdict(pair) for pair in draw.pairs] for draw in draws},
+        "methods": {name: repr(op) for name, op in TEXT_METHODS.items()},
+        "epochs": curves.epochs.tolist(),
+        "runs": {key: {method: v.tolist() for method, v in methods.items()} for key, methods in curves.runs.items()},
+        "found": {finding.measure.key: finding.numbers() for finding in found},
     }
