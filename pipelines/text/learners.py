@@ -100,7 +100,7 @@ def learner_of(
     Raises:
         MixError: if it means none.
     """
-    from .checkpoint import Checkpoint
+    from .checkpoint import Checkpoint, checkpoint_folder
 
     if not isinstance(model, (str, Path)):
         if not callable(model):
@@ -111,6 +111,7 @@ def learner_of(
         return Network(model, train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
     if model in NETWORKS:
         return Network(str(model), train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
+    folder = checkpoint_folder(model)
     if vectors is not None or dim is not None:
         raise MixValueError(
             f"train_text: vectors or dim with the checkpoint {model}, which has word vectors of its own"
