@@ -45,9 +45,11 @@ class MixCallback:
 
     Example:
         >>> import mixops as mx
-        >>> from lightning.pytorch import Callback
-        >>> isinstance(MixCallback(mx.TMix({7, 9, 12}), seed=7), Callback)
-        True
+        >>> def fit(module, loader):
+        ...     import lightning
+        ...
+        ...     trainer = lightning.Trainer(max_epochs=3, callbacks=[MixCallback(mx.TMix({7, 9, 12}), seed=7)])
+        ...     trainer.fit(module, loader)
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> MixCallback:
@@ -92,7 +94,8 @@ class MixCallback:
             plan = plan_of_rows(
                 batch, self.op, self.seed, key, owner="MixCallback", rows=self.rows, step=trainer.global_step
             )
-            self._give(batch, plan)
+            self._batch = batch
+        _put_first(batch, self.plan_key, plan)
         try:
             network, layer = self._place(pl_module, plan.layer or "input")
             mixing = mix_hidden(network, layer, plan, mask=self.mask)
@@ -123,14 +126,6 @@ class MixCallback:
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Stop mixing."""
         self._leave(_Unfinished())
-
-    def _give(self, batch: MutableMapping[str, Any], plan: Any) -> None:
-        # The first entry: Lightning asks all for their number of rows, and warns if one after a tensor has none.
-        rest = dict(batch)
-        batch.clear()
-        batch[self.plan_key] = plan
-        batch.update(rest)
-        self._batch = batch
 
     def _take_back(self) -> None:
         """Leave the batch as it came: a loader may hold it for the next epoch, which has a plan of its own."""
@@ -166,6 +161,14 @@ class MixCallback:
 
 class _Unfinished(Exception):
     """Tells mix_hidden that the step did not come to its end, so that it does not ask whether all was mixed."""
+
+
+def _put_first(batch: MutableMapping[str, Any], name: str, plan: Any) -> None:
+    """Lightning asks all entries for their number of rows, and warns if one after a tensor has none."""
+    rest = {key: value for key, value in batch.items() if key != name}
+    batch.clear()
+    batch[name] = plan
+    batch.update(rest)
 
 
 def _again(op: mx.Operator, seed: int, options: dict[str, Any]) -> MixCallback:
