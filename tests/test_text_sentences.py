@@ -18,7 +18,9 @@ from mixops.pipelines.text import Sentences, read_sentences
 import mixops as mx
 
 # What a line of a file can hold: no line ends, no tabs, no surrogates; and something that is no space.
-text_of = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1).filter(str.split)
+text_of = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1).filter(
+    lambda t: bool(t.split())
+)
 rows_of = st.lists(st.tuples(text_of, st.integers(0, 4)), min_size=1, max_size=6)
 
 
@@ -206,6 +208,13 @@ def test_the_parts_of_a_split_share_out_rows_and_classes(labels: list[int], data
     have = Counter(first.labels.tolist())
     for label, n in Counter(labels).items():
         assert abs(have[label] - n * count / len(labels)) < 2  # Webster's seats may leave the quota, rarely by one
+
+
+def test_a_rare_class_keeps_its_share_of_every_part() -> None:
+    sentences = numbered([0] * 90 + [1] * 10)
+    for count in (10, 20, 50, 90):
+        first, _ = sentences.split(count, seed=3)
+        assert Counter(first.labels.tolist()) == {0: count * 9 // 10, 1: count // 10}
 
 
 @given(labels=labels_of.filter(bool), data=st.data(), seed=st.integers(0, 5))

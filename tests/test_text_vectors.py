@@ -75,7 +75,9 @@ def test_words_may_hold_blanks_and_what_unicode_calls_spaces(tmp_path: Path) -> 
 
 def test_of_a_word_that_is_there_twice_the_first_counts(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", "a 1 2\nb 3 4\na 5 6\n")
-    assert (word_vectors(path).words, word_vectors(path).array.tolist()) == (("a", "b"), [[1, 2], [3, 4]])
+    pair = ["a", "b", "a"], np.array([[1, 2], [3, 4], [5, 6]], float)
+    for vectors in (word_vectors(path), word_vectors(pair)):
+        assert (vectors.words, vectors.array.tolist()) == (("a", "b"), [[1, 2], [3, 4]])
 
 
 BROKEN = "a 1 2 3\nb 1 2\nc 1 2 x\nd 1 2 3\nf 1 2 nan\n 1 2 3\ng 1.5 2 3 4\nh 1 2 3\n"
