@@ -7,6 +7,7 @@ True where a token is padding. A mask without a batch axis is the same for all r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,9 +198,11 @@ def given_masks(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     return {name: given[name] for name in mask_names(module) if given.get(name) is not None}
 
 
-def hides_something(name: str, mask: Any) -> bool:
-    """Is there a token that this mask hides? Waits for the device."""
-    if not isinstance(mask, Tensor) or not mask.numel():
+def hides_tokens(name: str, mask: Any, rows: int, extents: Collection[int]) -> bool:
+    """Does this mask hide tokens of some rows, of sequences as long as one of the extents? Waits for the device."""
+    if not isinstance(mask, Tensor) or mask.ndim < 2 or name in PAIR_NAMES:
+        return False
+    if mask.shape[0] != rows or mask.shape[-1] not in extents:
         return False
     if name in PADDING_NAMES and not mask.is_floating_point():
         return bool(mask.any())

@@ -9,7 +9,7 @@ It is sugar for a line in a model's own forward, which works everywhere and hide
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from torch.utils.module_tracker import ModuleTracker
 import mixops as mx
 from mixops import MixTypeError, MixValueError
 
-from .attention import MASKS, Masks, given_masks, hides_something, with_masks
+from .attention import MASKS, Masks, given_masks, hides_tokens, with_masks
 from .layers import CROSS_NAMES, Place, core_of, find_place, mask_takers, plain_path, refuse_compiled, stacks_of
 from .mixed_rows import Rows, steps_of
 
@@ -101,7 +101,7 @@ class _Call:
         whole: is it a call of the model?
         masks: changes the masks of what runs later.
         fired: has the layer run?
-        mixed: shape of what was mixed there.
+        extents: of the axes of what was mixed there.
         later: has anything that takes a mask run after that?
         received: was one of them given a mask that could be changed?
         again: will backward() run a hook of ours again?
@@ -113,7 +113,7 @@ class _Call:
     whole: bool
     masks: Masks
     fired: bool = False
-    mixed: tuple[int, ...] = ()
+    extents: Collection[int] = ()
     later: bool = False
     received: bool = False
     again: bool = False
@@ -220,8 +220,7 @@ class _Mixing:
         if self.idle or self.how == "own" or self.place.word or call.received or (self.takers and not call.later):
             return
         for name, value in call.given.items():
-            tokens = value.shape[-1] if isinstance(value, Tensor) and value.ndim else 0
-            if len(call.mixed) > 2 and tokens in call.mixed and hides_something(name, value):
+            if hides_tokens(name, value, self.plan.n, call.extents):
                 raise MixValueError(
                     f"mix_hidden: {type(module).__name__} was called with {name} that hides tokens, and nothing after "
                     f'layer {self.place.name} was given a mask to unite with that of the partners: pass mask="own" to '
@@ -243,7 +242,7 @@ class _Mixing:
 
     def _seen(self, mixed: Any) -> Any:
         if self.call is not None:
-            self.call.mixed = self.rows.shape
+            self.call.extents = self.rows.extents
         return mixed
 
     def _fire(self) -> None:

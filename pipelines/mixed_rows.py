@@ -30,10 +30,11 @@ class Rows:
     def __init__(self, place: Place, plan: mx.Plan | mx.PlanSequence, layout: str | None) -> None:
         self.place, self.plan, self.layout = place, plan, layout
         self.idle = all(_does_nothing(step) for step in steps_of(plan))  # True if no value changes; labels may
-        self.shape: tuple[int, ...] = ()  # of what was mixed last
+        self.extents: set[int] = set()  # of all axes of what was mixed last, where a row is more than one vector
 
     def taken(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """The arguments of a call with the one that holds the rows mixed."""
+        self.extents = set()
         where = self._which(module, args, kwargs)
         if isinstance(where, int):
             return (*args[:where], self._mixed(args[where]), *args[where + 1 :]), kwargs
@@ -41,6 +42,7 @@ class Rows:
 
     def put_out(self, module: nn.Module, output: Any) -> Any:
         """What a module puts out, mixed: a tensor, the first of several, or each that has a name."""
+        self.extents = set()
         if isinstance(output, Mapping):
             return self._of_mapping(output)
         if isinstance(output, PackedSequence) or not isinstance(output, (tuple, list)) or not output:
@@ -96,7 +98,7 @@ class Rows:
         what = "takes" if self.place.takes else "puts out"
         self._check(value, what)
         names = self._names(value, what, layout or self.layout)
-        self.shape = tuple(value.shape)
+        self.extents.update(value.shape if value.ndim > 2 else ())
         return value if self.idle else mx.mix(value, self.plan, names)
 
     def _check(self, value: Any, what: str) -> None:
