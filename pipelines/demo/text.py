@@ -239,7 +239,8 @@ class Finding:
 
     def _sentence(self, v: Verdict) -> str:
         change, name = self.measure.change, self.measure.name
-        found = f"{change(v.gain)} [{change(v.low)}, {change(v.high)}]"
+        points = " points" if self.measure.unit else ""
+        found = f"{change(v.gain)}{points} [{change(v.low)}, {change(v.high)}]"
         better = f"better on {v.wins} of {v.seeds} seeds"
         if v.low <= 0 <= v.high:
             return f"{v.method} shows no difference in {name}: {found} holds zero, {better}."
