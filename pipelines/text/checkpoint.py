@@ -25,10 +25,13 @@ PACKAGE = "package:"
 class Checkpoint:
     """A sequence classifier from a folder of Hugging Face's form, with a new head for the classes at hand.
 
+    Weights are read from ``.safetensors`` alone: other files of weights can run code.
+
     Args:
         folder: path with ``config.json``, weights and tokenizer, or "package:NAME" for a package that carries such a
             folder. Nothing is fetched from anywhere.
         longest: tokens that are kept of a sentence.
+        name: that a report calls it by; None: the folder.
 
     Raises:
         MixError: if there is no such folder or package, the package carries none or several, or what is in the folder
@@ -38,7 +41,7 @@ class Checkpoint:
     recipe = Recipe(epochs=3, batch_size=32, lr=5e-5, warmup=0.1, clip=1.0)
     coverage = test_coverage = None
 
-    def __init__(self, folder: str | Path, *, longest: int = 128) -> None:
+    def __init__(self, folder: str | Path, *, longest: int = 128, name: str | None = None) -> None:
         from transformers import AutoTokenizer
 
         _let_torchvision_load()
@@ -53,7 +56,7 @@ class Checkpoint:
                 "in its tokenizer_config.json"
             )
         self.pad = int(pad)
-        self.config = {"model": str(folder), "longest": longest, "vocabulary": len(self.tokenizer)}
+        self.config = {"model": name or str(folder), "longest": longest, "vocabulary": len(self.tokenizer)}
 
     def encode(self, text: str) -> np.ndarray:
         """(T,) int64 ids of a sentence, special tokens among them."""
@@ -65,7 +68,7 @@ class Checkpoint:
 
         with _quiet(), _refused(self.folder, "no sequence classifier can be made of it"):
             net: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-                self.folder, num_labels=classes, local_files_only=True
+                self.folder, num_labels=classes, local_files_only=True, use_safetensors=True
             )
         return net
 
@@ -99,15 +102,17 @@ def checkpoint_folder(path: str | Path) -> Path:
 
 
 def _weights(folder: Path) -> bool:
-    return any(any(folder.glob(f"{stem}*")) for stem in ("model.safetensors", "pytorch_model", "model-"))
+    return any(folder.glob("*.safetensors"))
 
 
 @contextmanager
 def _refused(folder: Path, what: str) -> Iterator[None]:
     """What Transformers raises about a folder, as our error."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise MixValueError(f"{folder}: {what}: {error}") from error
 
 

@@ -116,4 +116,4 @@ def learner_of(
         raise MixValueError(
             f"train_text: vectors or dim with the checkpoint {model}, which has word vectors of its own"
         )
-    return Checkpoint(model)
+    return Checkpoint(folder, name=str(model))

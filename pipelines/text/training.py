@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: Pairs of sentences that a run keeps to be looked at.
 PAIRS = 8
+#: Of one batch, so that several shares are seen.
+_OF_ONE_PLAN = 2
 #: Sentences of a batch that is only measured.
 _TEST_BATCH = 256
 
@@ -70,7 +72,7 @@ class Mixing:
 
     Args:
         rows: sentences seen.
-        mixed: of them with another sentence's share in the target.
+        mixed: of them with a share of another sentence; a row may be drawn as its own partner.
         given: sum of those shares.
         layers: batches mixed at each layer.
         pairs: the first few.
@@ -90,15 +92,16 @@ class Mixing:
     def add(self, plan: mx.Plan, indices: list[int], train: Sentences, epoch: int) -> None:
         """Count a plan, and keep pairs of it while there are few."""
         lam = plan.lam
-        rows = np.flatnonzero(lam < 1)
+        donor = plan.partner[np.arange(plan.n), plan.weight.argmax(1)]
+        rows = np.flatnonzero((lam < 1) & (donor != plan.base))
         self.rows += plan.n
         self.mixed += len(rows)
         self.given += float((1 - lam[rows]).sum())
         if len(rows):
             layer = str(plan.layer)
             self.layers[layer] = self.layers.get(layer, 0) + 1
-        for row in rows[: PAIRS - len(self.pairs)]:
-            own, other = indices[plan.base[row]], indices[plan.partner[row, plan.weight[row].argmax()]]
+        for row in rows[: min(PAIRS - len(self.pairs), _OF_ONE_PLAN)]:
+            own, other = indices[plan.base[row]], indices[donor[row]]
             names = train.classes[train.labels[own]], train.classes[train.labels[other]]
             self.pairs.append(Pair(train.texts[own], train.texts[other], names, float(lam[row]), plan.layer, epoch))
 
