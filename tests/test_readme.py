@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from peers import torchvision_schemas
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -31,6 +32,7 @@ def blocks(language: str) -> list[pytest.param]:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_a_block_of_python_runs_as_it_stands(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    torchvision_schemas()  # Transformers imports torchvision
     exec(compile(code, "<block>", "exec", dont_inherit=True), {"__name__": "__main__"})
 
 
