@@ -44,6 +44,8 @@ class Learner(pl.LightningModule):
         self.fails, self.seen, self.hooked = fails, [], []
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.fails.get("before") == len(self.seen):
+            raise self.fails["error"]
         logits = self.network(batch["input_ids"], batch["attention_mask"]).logits
         loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(batch["labels"], batch["plan"]))
         self.seen.append((self.current_epoch, batch_idx, batch["plan"]))
@@ -195,9 +197,12 @@ def _same(batch: Any) -> Any:
     return batch
 
 
+@pytest.mark.parametrize("when", ["at", "before"])  # after the model has run, or not
 @pytest.mark.parametrize("error", [KeyError("a mistake of the module"), KeyboardInterrupt()])
-def test_an_exception_in_a_step_leaves_no_hooks_and_is_not_replaced(tmp_path: Path, error: BaseException) -> None:
-    learner = Learner(at=3, error=error)
+def test_an_exception_in_a_step_leaves_no_hooks_and_is_not_replaced(
+    tmp_path: Path, error: BaseException, when: str
+) -> None:
+    learner = Learner(error=error, **{when: 3})
     handles = hooks(learner)
     with pytest.raises((type(error), SystemExit)) as caught:
         trainer(tmp_path).fit(learner, loader())
