@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -286,24 +287,25 @@ def test_images_are_read_as_they_are_and_from_differences(tmp_path: Path, monkey
 # -- the scripts -------------------------------------------------------------------------------------------------------
 
 
-def run(script: str, *words: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, STUDIES / script, *map(str, words)],
-        capture_output=True, text=True, check=False, env={**os.environ, **environ},
-    )  # fmt: skip
+def loaded(script: str) -> Any:
+    module = importlib.import_module(Path(script).stem)
+    assert (STUDIES / script).read_text(encoding="utf-8").endswith("    raise SystemExit(run_study(STUDY))\n")
+    return module.STUDY
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_study_runs_whole_on_made_up_data_and_its_page_is_made_from_the_json_alone(
-    script: str, tmp_path: Path
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "tiny.json"
-    done = run(script, "--tiny", "--seeds", 2, "--processes", 1, "--out", out, MIXOPS_DATA=str(tmp_path / "none"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    report = study.read(out)
+    one, out = loaded(script), tmp_path / "tiny.json"
+    monkeypatch.delenv(folder.VARIABLE, raising=False)
+    said = ["--tiny", "--seeds", "2", "--processes", "1", "--out", str(out)]
+    assert study.run_study(one, said) == 0, capsys.readouterr().err
+    printed, report = capsys.readouterr().out, study.read(out)
     assert len(report["runs"]) == len(report["cases"]) * len(report["methods"]) * 2
     assert report["data"] == {}
-    assert all(v["sentence"] in done.stdout for v in report["verdicts"])
+    assert report["verdicts"]
+    assert all(v["sentence"] in printed for v in report["verdicts"])
     written = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != out.name}
     assert {Path(name).suffix for name in written} == {".md", ".svg"}
     page = written["tiny.md"].decode()
@@ -314,16 +316,48 @@ def test_a_study_runs_whole_on_made_up_data_and_its_page_is_made_from_the_json_a
         if name.endswith(".svg"):
             ElementTree.fromstring(written[name])
         (tmp_path / name).unlink()
-    assert run(script, "--page", "--out", out).returncode == 0
+    monkeypatch.setattr(study, "run_grid", None)
+    assert study.run_study(one, ["--page", "--out", str(out)]) == 0
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != out.name} == written
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_study_without_its_data_says_so(script: str, tmp_path: Path) -> None:
-    done = run(script, "--out", tmp_path / "out.json", MIXOPS_DATA="")
-    assert done.returncode == 1
-    assert "MIXOPS_DATA is not set" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_runs_of_a_seed_are_the_same_twice_and_depend_on_it(script: str) -> None:
+    one = loaded(script)
+    case, method = next(iter(one.cases("tiny").values())), list(one.methods)[-1]
+    jobs = [grid.Job("any", method, seed) for seed in (0, 0, 1)]
+    first, again, other = (deterministic(grid.run_job(one.work, case, job)["outcome"]) for job in jobs)
+    assert first == again
+    assert first != other
+
+
+def deterministic(outcome: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in outcome.items() if "seconds" not in name}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_study_without_its_data_says_so(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(folder.VARIABLE, raising=False)
+    assert study.run_study(loaded(script), ["--out", str(tmp_path / "out.json")]) == 1
+    assert "MIXOPS_DATA is not set" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("profile", ["default", "full", "tiny"])
+def test_every_claim_speaks_of_a_method_and_a_measure_that_are_there(script: str, profile: str) -> None:
+    one = loaded(script)
+    cases = one.cases(profile)
+    assert json.loads(json.dumps(cases)) == cases
+    for claim in one.claims:
+        assert {claim.method, claim.against} <= set(one.methods)
+        assert claim.measure in one.every_measure
+        assert claim.direction in ("higher", "lower")
+    if profile != "tiny":
+        assert all(any(claim.applies(case) for case in cases.values()) for claim in one.claims)
+        assert one.seeds >= 10
 
 
 @pytest.mark.parametrize(

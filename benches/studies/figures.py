@@ -57,6 +57,7 @@ def differences(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> F
                 panel.plot(ends, [y, y], color=colour, linewidth=2, solid_capstyle="butt")
                 panel.plot(measure.scale * by["mean"], y, "o", color=colour, label="" if i else method, markersize=5)
         panel.axvline(0, color=INK, linewidth=0.8)
+        panel.set_ylim(-len(cases) + 0.4, 0.6)
         panel.set_title(f"{measure.title.split(',')[0]}, difference to {methods[0]}", fontsize=10)
         panel.set_xlabel(f"{measure.unit.strip() or measure.title} ({measure.better} is better)")
         panel.set_yticks([-i for i in range(len(cases))], cases)

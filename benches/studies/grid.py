@@ -11,10 +11,12 @@ import json
 import math
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,22 +165,35 @@ def _failed(job: Job, error: Exception) -> StudyError:
 
 def _prepare() -> None:
     """One thread a process, and no life after the parent's: an orphan would wait for work for ever."""
-    import torch
-
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # for a torch that loads later
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def run_job(work: Work, case: Case, job: Job) -> dict[str, Any]:
-    """One run, as a record."""
-    start = time.perf_counter()
-    outcome = work(case, job.method, job.seed)
-    seconds = time.perf_counter() - start
+    """One run, on one thread, as a record."""
+    with _one_thread():
+        start = time.perf_counter()
+        outcome = work(case, job.method, job.seed)
+        seconds = time.perf_counter() - start
     for name, value in outcome.items():
         _check_number(name, value)
     return {**job._asdict(), "seconds": seconds, "outcome": outcome}
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_number(name: str, value: Any) -> None:

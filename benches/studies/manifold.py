@@ -176,7 +176,8 @@ def spectra(net: torch.nn.Module, data: Images, case: Case) -> dict[str, Any]:
             net(data.x[torch.nonzero(data.y == label)[: case["per_class"], 0]])
             h = kept.pop().flatten(1).double()
             values = torch.linalg.svdvals(h - h.mean(0)).cpu().numpy()
-            shares.append(values[:VALUES] / values.sum())
+            # The last is 0 where there are no more images than dimensions: their mean is taken off.
+            shares.append(values[: min(VALUES, len(values) - 1)] / values.sum())
             energy = values[values > 0] ** 2 / (values**2).sum()
             directions.append(np.exp(-(energy * np.log(energy)).sum()))
         hook.remove()
@@ -189,13 +190,8 @@ def spectra(net: torch.nn.Module, data: Images, case: Case) -> dict[str, Any]:
 
 def spectrum_figure(report: Mapping[str, Any]) -> Any:
     """Shares of the singular values, a panel for each case and layer."""
-    measure = Measure("", "", 100)
-    lists = {f"spectrum_{layer}": f"{layer}: share of singular value, %" for layer in LOOKED_AT}
-    panels = {name: Measure(title, "", measure.scale) for name, title in lists.items()}
-    figure = figures.learning_curves(report, panels, "singular value, from the largest")
-    for axis in figure.axes:
-        axis.set_yscale("log")
-    return figure
+    panels = {f"spectrum_{layer}": Measure(f"{layer}, share of singular value, %", "", 100) for layer in LOOKED_AT}
+    return figures.learning_curves(report, panels, "singular value, from the largest")
 
 
 def curve_figure(report: Mapping[str, Any]) -> Any:
