@@ -4,6 +4,8 @@ It is sugar for a line in a model's own forward, which works everywhere and hide
 
     h = mx.mix(h, plan, "b t d")
     attention_mask = mx.mix(attention_mask, plan, "b t", "valid")
+
+In a model that torch.compile takes as a whole, the line is torch.compiler.disable(mx.mix)(h, plan, "b t d").
 """
 
 from __future__ import annotations

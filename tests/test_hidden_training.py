@@ -14,6 +14,7 @@ from hidden_models import (
     assert_alike,
     blocks_of,
     build,
+    hf_model,
     hooks_left,
     one_thread,
     plan_of,
@@ -30,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 import mixops as mx
 
 pytestmark = pytest.mark.usefixtures(one_thread.__name__)
+ASKS_FOR_GRAD = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile
 PLAN = plan_of([0.3, 0.8, 0.5], [1, 2, 0])
 
 
@@ -153,7 +155,7 @@ def test_a_whole_model_may_be_checkpointed(reentrant: bool) -> None:
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("name", [m for m in MODELS if m.endswith("sdpa") or m.startswith("deberta")])
 def test_checkpointing_of_transformers_changes_no_gradient(name: str, reentrant: bool) -> None:
-    plain, saving = build(name).train(), build(name).train()
+    plain, saving = (build(name).to(hf_model(name).dtype) for _ in range(2))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # its name is about to change
         saving.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -200,7 +202,7 @@ def test_data_parallel_is_refused() -> None:
         pass
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile asks for it
+@ASKS_FOR_GRAD
 def test_a_compiled_model_is_refused_and_compiled_blocks_are_not() -> None:
     whole = torch.compile(tower(0.0, ""), backend="eager")
     inside = tower(0.0, "")
@@ -219,3 +221,21 @@ def test_a_compiled_model_is_refused_and_compiled_blocks_are_not() -> None:
         assert_alike(step(model, layer), step(tower(0.0, ""), layer))  # compiled by now
     with pytest.raises(mx.MixError, match=r"blocks\.1 is compiled"), mix_hidden(model, "blocks.1.linear1", PLAN):
         pass
+
+
+@ASKS_FOR_GRAD
+def test_a_compiled_forward_may_mix_by_itself() -> None:
+    class Mixes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor, plan: mx.Plan) -> Tensor:
+            h = torch.compiler.disable(mx.mix)(torch.relu(self.first(x)), plan, "b t d")
+            return self.last(h)
+
+    plain = seeded_model(1, Mixes)
+    compiled, x = torch.compile(plain, backend="eager"), torch.linspace(-1, 1, 60).reshape(3, 5, 4)
+    for lam, partner in (([0.3] * 3, [1, 2, 0]), ([0.2, 0.5, 1.0], [2, 0, 1]), ([0.9] * 3, [0, 0, 1])):
+        plan = plan_of(lam, partner)
+        assert_alike([compiled(x, plan)], [plain(x, plan)])
