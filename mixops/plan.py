@@ -407,6 +407,20 @@ class Plan:
         whole = _joined(parts, ARRAYS, 0)
         return cls.trusted(**whole, shape=shape, fills=fills or _NO_FILL, layer=plans[0].layer)
 
+    # -- on its way ----------------------------------------------------------------------------------------------
+
+    def to(self, *args: Any, **options: Any) -> Plan:
+        """Itself: frameworks that move a batch to a device call this on its items, and a plan stays on the host."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in _FIELDS}  # facts are found again where they are asked for
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name in ARRAYS:  # arrays arrive writable from another process
+            self.__dict__[name].setflags(write=False)
+
     # -- on paper and on disk ------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:

@@ -105,6 +105,10 @@ class PlanSequence:
     def __repr__(self) -> str:
         return "\n".join(f"step {i + 1} of {len(self.plans)}\n{p!r}" for i, p in enumerate(self.plans))
 
+    def to(self, *args: Any, **options: Any) -> PlanSequence:
+        """See Plan.to."""
+        return self
+
     def save(self, path: str | PathLike[str]) -> None:
         """See Plan.save."""
         archive.write(path, list(self.plans))
