@@ -227,6 +227,7 @@ WRONG: dict[str, Wrong] = {
     "seed": (lambda: run(seed=-1), "seed"),
     "threads": (lambda: run(threads=0), "threads=0"),
     "device": (lambda: run(device="abacus"), "device='abacus'"),
+    "no such device": (lambda: run(device=f"cuda:{torch.cuda.device_count()}"), "device='cuda:"),
     "model": (lambda: run(model="rnn"), "model='rnn': expected cnn, lstm, transformer"),
     "no model": (lambda: run(model=3), "model is int"),
     "package": (lambda: run(model="package:no-such-thing", dim=None), "pip install no-such-thing"),

@@ -189,7 +189,7 @@ def train_text(
 
     Example:
         >>> import mixops as mx
-        >>> from mixops.pipelines.text.sentences import Sentences
+        >>> from mixops.pipelines.text import Sentences, train_text
         >>> data = Sentences(["who was it ?", "where was it ?"] * 8, [0, 1] * 8, ["person", "place"])
         >>> run = train_text(data, data, op=mx.WordMixup(1.0), epochs=2, seed=7)
         >>> run.accuracy.shape, run.mixing.rows, run.mixing.layers
@@ -346,12 +346,15 @@ def _one_state(threads: int, seed: int, device: str) -> Iterator[None]:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise MixValueError(f"train_text: threads={threads!r}, expected a whole number of 1 or more")
     try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
+        place = torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # a build without CUDA asserts
         raise MixValueError(f"train_text: device={device!r}: {str(error).splitlines()[0]}") from None
+    cuda = [torch.cuda.current_device() if place.index is None else place.index] if place.type == "cuda" else []
     before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=None if kind == "cuda" else []):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=cuda):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed devices that are not ours
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
         torch.set_num_threads(threads)
         try:
             yield
