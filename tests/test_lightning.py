@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from mixops.pipelines import KeyedBatchSampler, PlanCollator, keyed
 from mixops.pipelines.hidden import mix_hidden
 from mixops.pipelines.lightning_ import MixCallback
 from peers import torchvision_schemas
@@ -33,6 +34,7 @@ pytestmark = [
 OP = mx.TMix((0, 1, 3), per="sample")
 SIZE = 4
 STEPS = -(-ROWS // SIZE)
+SIZES = [min(SIZE, ROWS - start) for start in range(0, ROWS, SIZE)]
 
 
 class Learner(pl.LightningModule):
@@ -178,6 +180,20 @@ def test_a_plan_that_came_with_the_batch_is_kept(tmp_path: Path) -> None:
     trainer(tmp_path, max_epochs=1, limit_train_batches=3).fit(learner, loader())
     assert [plan for _, _, plan in learner.seen] == [given] * 3
     assert close(weights(learner.network), weights(by_hand(list(loader())[:3], [given] * 3)))
+
+
+def test_the_plans_of_a_collator_arrive_and_are_kept(tmp_path: Path) -> None:
+    data = sentences()
+    drawing = DataLoader(
+        keyed(data),
+        batch_sampler=KeyedBatchSampler(data, SIZE, seed=3),
+        collate_fn=PlanCollator(mx.TMix([1, 2]), seed=11),
+    )
+    learner = Learner()
+    trainer(tmp_path, max_epochs=1).fit(learner, drawing)
+    plans = [mx.TMix([1, 2]).draw(streams.plan_stream(11, 0, step), mx.Spec(n)) for step, n in enumerate(SIZES)]
+    assert [plan for _, _, plan in learner.seen] == plans
+    assert close(weights(learner.network), weights(by_hand(list(loader()), plans)))
 
 
 def test_batches_that_a_loader_keeps_are_given_back_as_they_were(tmp_path: Path) -> None:
