@@ -384,6 +384,15 @@ def test_what_goes_wrong_in_the_block_is_what_is_raised() -> None:
     assert not hooks_left(model)
 
 
+def test_hooks_are_there_while_the_block_lasts() -> None:
+    model = hf_model("bert-sdpa")
+    with mix_hidden(model, 1, PLAN):
+        assert hooks_left(model) == 3 + 3  # on the model before and after, on the layer, and on the masks of each block
+        model(**sentences([4, 9, 2]))
+        assert hooks_left(model) == 3 + 3
+    assert hooks_left(model) == 0
+
+
 def test_a_call_that_failed_does_not_count() -> None:
     model, bert = hf_model("bert-sdpa"), sentences([4, 9, 2])
     with mix_hidden(model, 1, PLAN):
