@@ -166,9 +166,14 @@ def _failed(job: Job, error: Exception) -> StudyError:
 def _prepare() -> None:
     """One thread a process, and no life after the parent's: an orphan would wait for work for ever."""
     os.environ["OMP_NUM_THREADS"] = "1"  # for a torch that loads later
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    assert parent is not None  # this runs in spawned processes alone
+    parent.join()
+    os._exit(1)
 
 
 def run_job(work: Work, case: Case, job: Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from evidence import Measure, expected_false
 
-WORDS = {"shows": "shows", "does not show": "does not show", "opposite": "**opposite**"}
+WORDS = {"shows": "shows", "does not show": "does not show", "opposite": "**the opposite**"}
 
 
 def markdown(report: Mapping[str, Any], measures: Mapping[str, Measure], figures: Sequence[str]) -> str:
@@ -20,8 +20,8 @@ def markdown(report: Mapping[str, Any], measures: Mapping[str, Measure], figures
         figures: names of the files to show.
     """
     parts = [f"# {report['title']}", report["question"], "## Verdicts", _verdicts(report), _multiplicity(report)]
-    if any(v["cases"] and len(v["cases"]) > 1 for v in report["verdicts"]):
-        parts += ["### Case by case", _by_case(report, measures)]
+    if _by_case(report):
+        parts += ["### Case by case", _case_table(report, measures)]
     parts += ["## Figures", *(f"![{name}]({name})" for name in figures), "## Numbers", _how(report)]
     for case, rows in groupby(report["summary"], key=lambda row: row["case"]):
         parts += [f"### {case}", _settings(report["cases"][case]), _table(list(rows), measures)]
@@ -36,29 +36,32 @@ def _verdicts(report: Mapping[str, Any]) -> str:
 
 
 def _multiplicity(report: Mapping[str, Any]) -> str:
-    count = sum(1 + (len(v["cases"]) if len(v["cases"]) > 1 else 0) for v in report["verdicts"])
+    count = len(report["verdicts"]) + len(_by_case(report))
     return (
-        f'"Shows" and "opposite" mean that the 95 % interval of the paired difference lies on one side of zero. Of '
-        f"the {count} intervals of this page's verdicts about {expected_false(count):.1f} would do so by chance if "
-        "nothing were there."
+        '"Shows" and "the opposite shows" mean that the 95 % interval of the paired difference lies on one side of '
+        f"zero. Of the {count} intervals of this page's verdicts about {expected_false(count):.1f} would do so by "
+        "chance if nothing were there."
     )
 
 
-def _by_case(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> str:
-    rows = []
+def _by_case(report: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+    """(verdict, case) of claims on several cases; claims that share a case are told of it once."""
+    found: dict[tuple[str, ...], tuple[Mapping[str, Any], str]] = {}
     for v in report["verdicts"]:
-        measure = measures[v["measure"]]
-        for case, one in v["cases"].items() if len(v["cases"]) > 1 else ():
-            won = one["by"]["above" if v["direction"] == "higher" else "below"]
-            rows.append(
-                (
-                    v["claim"],
-                    case,
-                    WORDS[one["verdict"]],
-                    _difference(one["by"], measure),
-                    f"{won} of {one['by']['seeds']}",
-                )
-            )
+        for case in v["cases"] if len(v["cases"]) > 1 else ():
+            key = v["method"], v["against"], v["measure"], v["direction"], case
+            found.setdefault(key, (v, case))
+    return list(found.values())
+
+
+def _case_table(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> str:
+    rows = []
+    for v, case in _by_case(report):
+        one = v["cases"][case]
+        by, measure = one["by"], measures[v["measure"]]
+        won = by["above" if v["direction"] == "higher" else "below"]
+        said = f"{v['method']} against {v['against']}: {measure.title.split(',')[0]} {v['direction']}"
+        rows.append((said, case, WORDS[one["verdict"]], _difference(by, measure), f"{won} of {by['seeds']}"))
     return _tabled("| claim | case | verdict | difference | seeds as claimed |", rows)
 
 

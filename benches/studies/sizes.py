@@ -9,6 +9,7 @@ import figures
 import numpy as np
 from evidence import COMMON, Claim, interval, values
 from grid import Case
+from mixops.pipelines.plots import dress
 from sentence_runs import MEASURES, METHODS, RECIPE, curve_figure, files_of, train
 from study import Study, run_study
 
@@ -85,7 +86,7 @@ def gain_figure(report: Mapping[str, Any]) -> Any:
             axis.set_title(f"{group}: {measure.title.split(',')[0]}, difference to none", fontsize=10)
             axis.set_xlabel("training sentences")
             axis.set_ylabel(f"{measure.unit.strip() or 'nats'} ({measure.better} is better)")
-            figures.dress(axis, figures.INK)
+            dress(axis, figures.INK)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)
     return figure
