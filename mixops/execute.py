@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import backend_for, load_kernels, repeats, same_memory, share_memory
+from .backends import backend_for, load_kernels, repeats, same_memory, share_memory, traced, untraced
 from .constant import is_ascending
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
@@ -88,7 +88,12 @@ def mix(
         array([[1., 3.],
                [3., 1.]])
     """
-    return prepare(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend).run()
+    do = untraced(_mixed) if traced() else _mixed
+    return do(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend)
+
+
+def _mixed(x: Any, plan: Plan | PlanSequence, layout: str, kind: str, **options: Any) -> Any:
+    return prepare(x, plan, layout, kind, **options).run()
 
 
 @dataclass(frozen=True)

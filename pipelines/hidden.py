@@ -5,7 +5,7 @@ It is sugar for a line in a model's own forward, which works everywhere and hide
     h = mx.mix(h, plan, "b t d")
     attention_mask = mx.mix(attention_mask, plan, "b t", "valid")
 
-In a model that torch.compile takes as a whole, the line is torch.compiler.disable(mx.mix)(h, plan, "b t d").
+torch.compile breaks its graph at such a line and is right.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ def mix_hidden(
 
     Args:
         model: any torch model; a DistributedDataParallel wrapper or a model with compiled blocks too.
-        layer: where to mix; None takes ``plan.layer``. The path of a module ("encoder.layer.3", with or without the
-            names that wrappers add), a module, a whole number k or "hidden:k" (the k-th hidden state: 0 is what the
-            first block takes, k what block k puts out), "input" (what the model is called with), "words" (what the
-            word embedding puts out) or "sentence" (what the last Linear takes).
+        layer: where to mix; None takes ``plan.layer``, and does nothing where the plan names none and changes nothing.
+            The path of a module ("encoder.layer.3", with or without the names that wrappers add), a module, a whole
+            number k or "hidden:k" (the k-th hidden state: 0 is what the first block takes, k what block k puts out),
+            "input" (what the model is called with), "words" (what the word embedding puts out) or "sentence" (what
+            the last Linear takes).
         plan: for as many rows as the batch has.
         layout: axis names of what is mixed, "b c h w"; None for whole rows, batch axis first. Recurrent modules
             of torch.nn say themselves where theirs is.
@@ -84,6 +85,9 @@ def mix_hidden(
     through the lower layers as a second stream; here a row is its partner's partner already, at no further cost, and
     both rows then share one dropout mask.
     """
+    if layer is None and isinstance(plan, mx.Plan) and plan.layer is None and plan.is_identity:
+        yield  # OneOf and Sometimes draw such plans where they leave all rows alone
+        return
     mixing = _Mixing(model, layer, plan, layout, mask)
     try:
         mixing.attach()

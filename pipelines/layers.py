@@ -277,7 +277,7 @@ def refuse_compiled(model: nn.Module, modules: list[nn.Module]) -> None:
             raise MixValueError(
                 f"mix_hidden: {inside} is compiled, and compiled code keeps hooks as they were when it was made, or "
                 "leaves them out: compile the blocks one by one, blocks[i] = torch.compile(blocks[i]), or mix in "
-                'forward: h = torch.compiler.disable(mx.mix)(h, plan, "b t d")'
+                'forward: h = mx.mix(h, plan, "b t d")'
             )
         if type(module).__name__ == "OptimizedModule" and _is_wrapper(module):
             inside = inside or own

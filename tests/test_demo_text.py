@@ -8,7 +8,6 @@ from html import unescape
 import numpy as np
 import pytest
 from mixops.pipelines.demo import text
-from mixops.pipelines.demo.look import PAGES
 from mixops.pipelines.demo.text_page import text_page_html
 from mixops.pipelines.text.bundled import questions
 from mixops.pipelines.text.vocabulary import tokenize
@@ -164,7 +163,7 @@ def test_the_page_says_what_was_measured(page: str) -> None:
 
 def test_text_from_outside_is_escaped_and_the_pages_know_each_other(page: str) -> None:
     assert "about &lt;this&gt; machine" in page
-    assert [file for file in PAGES if f'<a href="{file}">' in page] == ["index.html"]
+    assert re.findall(r'<a href="([^"]+)">', page) == ["index.html"]
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -401,3 +401,17 @@ def test_a_call_that_failed_does_not_count() -> None:
         ours = model(**bert).logits
     with mix_hidden(model, 1, PLAN):
         assert torch.equal(ours, model(**bert).logits)
+
+
+def test_a_draw_that_leaves_all_rows_alone_names_no_layer_and_needs_none() -> None:
+    op = mx.OneOf([mx.WordMixup(), mx.SentenceMixup()], p=[0.3, 0.3])
+    plans = [op.draw(np.random.default_rng(seed), mx.Spec(2)) for seed in range(20)]
+    alone = next(plan for plan in plans if plan.layer is None)
+    model, x = nn.Sequential(nn.Linear(3, 2)), torch.ones(2, 3)
+    with mix_hidden(model, alone.layer, alone):
+        assert torch.equal(model(x), model(x))
+    with (
+        pytest.raises(mx.MixError, match="names none"),
+        mix_hidden(model, None, mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2))),
+    ):
+        pass

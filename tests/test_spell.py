@@ -95,7 +95,10 @@ def test_every_operator_of_the_library_is_known() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Cutuot(16)", ["character 1 ", "unknown operator Cutuot", "did you mean Cutout?", "CutMix, Cutout, ManifoldMixup"]),
+        (
+            "Cutuot(16)",
+            ["character 1 ", "unknown operator Cutuot", "did you mean Cutout?", "CutMix, Cutout, ManifoldMixup"],
+        ),
         ("Mixup(0.8) | cutmix()", ["character 14 ", "unknown operator cutmix", "did you mean CutMix?"]),
         ("Operator()", ["unknown operator Operator"]),
         ("Mixup(alhpa=1)", ["no parameter 'alhpa'", "did you mean alpha?", "It takes alpha, per"]),

@@ -6,7 +6,7 @@ A backend is a module with ``dtype_name(x)``, ``check_out(x, out)`` and ``run(jo
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -36,7 +36,7 @@ def backend_for(x: Any, name: str | None = None) -> Any:
         if is_tensor(one):
             tensors = x if one is not x else (x,)
             plain = all(t.is_cpu and not t.requires_grad for t in tensors)
-            name = "cpu" if plain and not _traced() else "torch"
+            name = "cpu" if plain and not traced() else "torch"
         elif isinstance(one, np.ndarray):
             name = "cpu"
         else:
@@ -61,9 +61,20 @@ def load_kernels() -> None:
     import_module(".kernels", __name__)
 
 
-def _traced() -> bool:
+def traced() -> bool:
+    """True while torch.compile traces the code that asks."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.compiler.is_compiling()
+
+
+def untraced(function: Callable[..., Any]) -> Any:
+    """The function as torch.compile leaves it alone: plans are NumPy arrays, which it cannot trace.
+
+    Its graph breaks at the call. Only for use while tracing, when torch is there.
+    """
+    import torch
+
+    return torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # torch leaves it bare
 
 
 def _listed(x: Any) -> bool:

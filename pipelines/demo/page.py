@@ -8,8 +8,8 @@ from typing import Any
 
 import mixops as mx
 
+from ..look import INK, document, draw_curves, inline_svg
 from ..plots import sample_shares, shares_figure
-from .look import INK, document, draw_curves, inline_svg
 from .photos import SIZE as TILE
 from .photos import Strip
 from .speed import ROWS, SIZE, Pace
@@ -36,7 +36,7 @@ def page_html(
         *_speed(paces),
         *_chain(strips[-1]),
     ]
-    return document("index.html", "mixops at work", parts)
+    return document("mixops at work", parts, {"text.html": "Sentences"})
 
 
 def _photographs(strips: Sequence[Strip]) -> Iterable[str]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,8 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import mixops as mx
-
+from ..folders import whole_folder
 from .page import page_html
 from .photos import SHOWN, Strip, photo_strips
 from .speed import CHAINS, Pace, measure
@@ -64,38 +61,9 @@ def write_report(
     Raises:
         MixError: if a number is out of range, or ``out`` holds something that is no earlier report.
     """
-    _check_replaceable(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with whole_folder(out, _MARK) as fresh:
         _fill(fresh, seeds, (epochs, text_epochs), rounds, seed, step)
-        _put_in_place(fresh, out)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return out / "index.html"
-
-
-def _check_replaceable(out: Path) -> None:
-    """Refuse to replace what this program did not write."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        mark = json.loads((out / "report.json").read_text(encoding="utf-8"))["format"]
-    except (OSError, ValueError, KeyError, TypeError):
-        mark = None
-    if mark != _MARK:
-        raise mx.MixValueError(f"{out} is there and holds no report of this program: name another folder, or remove it")
-
-
-def _put_in_place(fresh: Path, out: Path) -> None:
-    fresh.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-    if not out.exists():
-        fresh.rename(out)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
-    out.rename(old / "report")
-    fresh.rename(out)
-    shutil.rmtree(old)
 
 
 def _fill(

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..look import document, draw_curves, inline_svg
 from ..preview import COLOURS
 from ..text.bundled import questions
 from ..text.vocabulary import tokenize
-from .look import document, draw_curves, inline_svg
 from .text import BATCH, METHODS, TRAIN_QUESTIONS, Draw, Finding, Pair, Question, TextCurves
 
 #: A word whose share is next to nothing can still be read.
@@ -29,7 +29,7 @@ def text_page_html(draws: Sequence[Draw], curves: TextCurves, found: Sequence[Fi
         about: versions and machine, one line.
     """
     parts = [f'<p class="soft">{escape(about)}</p>', *_mixed(draws), *_training(curves, found)]
-    return document("text.html", "mixops at work on sentences", parts)
+    return document("mixops at work on sentences", parts, {"index.html": "Photographs and speed"})
 
 
 def _mixed(draws: Sequence[Draw]) -> Iterable[str]:

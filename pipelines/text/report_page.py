@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..demo.look import INK, LINES, STYLE, inline_svg
+from ..look import INK, LINES, document, inline_svg
 from ..plots import dress
 
 _SPARE = ("#3f8fd2", "#d9822b", "#2fa36b", "#b05cc6", "#c0504d", "#7f8c3a")
@@ -28,7 +28,6 @@ def report_html(numbers: Mapping[str, Any]) -> str:
     )
     title = "Sentences, mixed"
     parts = [
-        f"<h1>{title}</h1>",
         f'<p class="soft">{escape(line)}</p>',
         *_what(numbers),
         *_result(numbers),
@@ -36,13 +35,7 @@ def report_html(numbers: Mapping[str, Any]) -> str:
         *_words(numbers["runs"][0]),
         *_pairs(numbers),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, parts)
 
 
 def _what(numbers: Mapping[str, Any]) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""How the pages of the report look: one style, figures in the colours of the page, curves with their spread."""
+"""How the pages of reports look: one style, figures in the colours of the page, curves with their spread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plots import dress
+from .plots import dress
 
 #: Colours that read on white and on black.
 LINES = {
@@ -23,8 +23,6 @@ LINES = {
 _SPARE = "#b05cc6"
 #: What matplotlib paints text and axes with; it becomes the page's own text colour.
 INK = "#010203"
-#: The pages of a report: file, and what it is called.
-PAGES = {"index.html": "Photographs and speed", "text.html": "Sentences"}
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #5c6670; --paper: #fbfbfa; --card: #ffffff; --line: #e2e5e8;
@@ -71,20 +69,21 @@ ul { padding-left: 1.2rem; margin: .6rem 0; }
 """
 
 
-def document(file: str, title: str, parts: Iterable[str]) -> str:
-    """A whole HTML page in the style of the report, with links to its other pages under the first heading.
+def document(title: str, parts: Iterable[str], links: Mapping[str, str] | None = None) -> str:
+    """A whole HTML page in the style of all reports.
 
     Args:
-        file: of ``PAGES``, the page itself.
         title: of the page, plain text.
         parts: HTML of the page, in order.
+        links: file -> what it is called, of other pages of the report, for under the heading.
     """
-    links = "".join(f'<a href="{other}">{escape(name)}</a>' for other, name in PAGES.items() if other != file)
+    others = "".join(f'<a href="{file}">{escape(name)}</a>' for file, name in (links or {}).items())
+    nav = f"<nav>{others}</nav>\n" if others else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(title)}</h1>\n<nav>{links}</nav>\n" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
+        f"<h1>{escape(title)}</h1>\n{nav}" + "\n".join(parts) + "\n</main>\n</body>\n</html>\n"
     )
 
 
