@@ -75,8 +75,8 @@ class Masks:
             if mask.ndim and mask.shape[0] in (1, *mask.shape[-1:]) and mask.ndim in (2, 4):
                 return None
             raise MixValueError(
-                f"{where}: {name} has shape {tuple(mask.shape)}, expected the batch axis of {self.rows} first: "
-                'mask="own" leaves it as it is'
+                f"{where}: {name} has shape {tuple(mask.shape)}, expected the batch axis of {self.rows} first, as in "
+                'the plan: draw it for this batch, Spec(n=len(x)), or leave such masks as they are, mask="own"'
             )
         hides = name in PADDING_NAMES or name in PAIR_NAMES or isinstance(module, _TORCH_BLOCKS)
         before = self._done.get((id(mask), hides))

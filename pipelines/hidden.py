@@ -161,6 +161,10 @@ class _Mixing:
         self.later: set[str] = set()  # paths of what runs after the mixing
         self.waiting: list[_Call] = []
         self.again = 0  # calls that must be run again and put out nothing a gradient arrives at
+        self.active = True
+
+    def __deepcopy__(self, memo: Any) -> _Mixing:
+        return self  # a copy of the model, made inside the block, has hooks that are over when the block is
 
     # -- entering and leaving ------------------------------------------------------------------------------------
 
@@ -188,6 +192,7 @@ class _Mixing:
 
     def detach(self) -> None:
         """Remove all hooks."""
+        self.active = False
         for handle in (*self.handles, *self.mask_handles.values()):
             handle.remove()
 
@@ -207,6 +212,8 @@ class _Mixing:
     # -- hooks of the model --------------------------------------------------------------------------------------
 
     def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if not self.active:
+            return None
         given = given_masks(module, args, kwargs)
         if not self.tracker.is_bw:
             self.batched = bool(given)
@@ -217,7 +224,7 @@ class _Mixing:
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self.call
-        if self.tracker.is_bw or call is None:
+        if not self.active or self.tracker.is_bw or call is None:
             return
         self.call = None
         if call.again:
@@ -239,10 +246,14 @@ class _Mixing:
     # -- hooks of the layer --------------------------------------------------------------------------------------
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if not self.active:
+            return None
         self._fire()
         return self._seen(self.rows.put_out(module, output))
 
     def _before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        if not self.active:
+            return None
         self._fire()
         return self._seen(self.rows.taken(module, args, kwargs))
 
@@ -273,6 +284,8 @@ class _Mixing:
 
     def _mask(self, taker: _Taker, module: nn.Module, args: Any, kwargs: Any) -> Any:
         call = self.call
+        if not self.active:
+            return None
         if self.tracker.is_bw:
             if taker.path not in self.later:
                 return None

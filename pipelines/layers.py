@@ -144,6 +144,15 @@ def find_place(model: nn.Module, layer: Any) -> Place:
         >>> find_place(model, "sentence").path
         '2'
     """
+    place = _found(model, layer)
+    if isinstance(place.module, (nn.ModuleList, nn.ModuleDict)):
+        raise MixValueError(
+            f"layer {place.name}: a {type(place.module).__name__} is never called itself: name one of its members"
+        )
+    return place
+
+
+def _found(model: nn.Module, layer: Any) -> Place:
     core = core_of(model)
     if isinstance(layer, nn.Module):
         for path, module in model.named_modules():
@@ -178,8 +187,8 @@ def _hidden(core: nn.Module, k: int) -> Place:
     [(path, blocks)] = stacks.items()
     if not 0 <= k <= len(blocks):
         raise MixValueError(
-            f"layer {k}: {path} has {len(blocks)} blocks, expected 0 (what the first takes) to {len(blocks)} (what "
-            "the last puts out)"
+            f"layer {k}: {path} has {len(blocks)} block{'s' * (len(blocks) != 1)}, expected 0 (what the first takes) "
+            f"to {len(blocks)} (what the last puts out)"
         )
     at = max(k - 1, 0)
     name = f"{_HIDDEN}{k} ({path}.{at})"
@@ -194,13 +203,14 @@ def _words(core: nn.Module) -> Place:
     for module in (core, *_outermost_with_embeddings(core)):
         embedding = _input_embeddings(module)
         if embedding is not None:
-            return Place("'words'", embedding, _path_of(core, embedding), "words")
+            path = _path_of(core, embedding)
+            return Place(f"'words' ({path})", embedding, path, "words")
     tables = {path: module for path, module in core.named_modules() if isinstance(module, nn.Embedding)}
     if len(tables) != 1:
         have = f"has several: {', '.join(tables)}; name the one of the words" if tables else "has none"
         raise MixValueError(f"layer 'words': expected one nn.Embedding, {type(core).__name__} {have}")
     [(path, table)] = tables.items()
-    return Place("'words'", table, path, "words")
+    return Place(f"'words' ({path})", table, path, "words")
 
 
 def _outermost_with_embeddings(core: nn.Module) -> list[nn.Module]:

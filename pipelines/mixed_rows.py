@@ -143,6 +143,8 @@ class Rows:
                 axes = ["t", "d", "e", "f", "g"][: len(shape) - 1]
                 axes.insert(shape.index(n, 1), "b")
                 fix = f"layout='{' '.join(axes)}'"
+            elif layout is not None and n in shape:
+                fix = f"name the axis of {n} 'b' in the layout, which is {text!r}"
             raise MixValueError(f"layer {self.place.name} {what} {shape}, the plan is for {n} rows: {fix}")
         return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -415,3 +416,23 @@ def test_a_draw_that_leaves_all_rows_alone_names_no_layer_and_needs_none() -> No
         mix_hidden(model, None, mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2))),
     ):
         pass
+
+
+def test_a_copy_of_the_model_made_inside_the_block_mixes_no_longer_than_the_block() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.eye(3)
+    plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(3), lam=0.25, partner=[1, 2, 0])
+    with mix_hidden(model, "0", plan):
+        average = copy.deepcopy(model)
+        model(x)
+    assert torch.equal(average(x), model(x))
+
+
+def test_a_list_of_modules_is_refused_since_it_is_never_called() -> None:
+    model = nn.Module()
+    model.blocks = nn.ModuleList([nn.Linear(2, 2)])
+    refused("'blocks': a ModuleList is never called itself", model, "blocks")
+
+
+def test_a_layout_that_names_the_wrong_axis_is_told_from_a_plan_of_other_rows() -> None:
+    fix = "name the axis of 3 'b' in the layout, which is 't b d'"
+    refused(fix, nn.Sequential(nn.Identity()), "0", PLAN, torch.zeros(3, 5, 2), "t b d")
