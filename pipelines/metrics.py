@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: accuracy, negative log-likelihood, calibration error. NumPy only."""
+"""How good predicted probabilities are: accuracy, negative log-likelihood, calibration; and paired differences."""
 
 from __future__ import annotations
 
@@ -95,6 +95,32 @@ def calibration_error(probs: Any, labels: Any, bins: int = 15) -> float:
     # |b|/N · |accuracy - confidence| is the absolute sum of (right - confidence) over the bin, by N.
     gaps = np.bincount(bin_of, right - confidence, count)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def paired_interval(differences: np.ndarray) -> tuple[float, float, float]:
+    """The mean of paired differences and its 95 % t-interval: d ± t(n - 1)·s/√n.
+
+    Args:
+        differences: (n,) floats, one for each pair, n of 2 or more.
+
+    Returns:
+        (mean, low, high).
+
+    Raises:
+        MixError: if there are fewer than two: one has no spread.
+
+    Example:
+        >>> [round(end, 3) for end in paired_interval(np.array([0.1, 0.2, 0.3]))]
+        [0.2, -0.048, 0.448]
+    """
+    from scipy.stats import t  # type: ignore[import-untyped]
+
+    n = len(differences)
+    if n < 2:
+        raise MixValueError(f"paired_interval: {n} difference, expected 2 or more: one has no spread")
+    mean = float(differences.mean())
+    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
 
 
 def _checked(owner: str, probs: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

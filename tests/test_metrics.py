@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from mixops.pipelines.metrics import accuracy, calibration_error, negative_log_likelihood
+from mixops.pipelines.metrics import accuracy, calibration_error, negative_log_likelihood, paired_interval
+from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss
 
 import mixops as mx
@@ -104,3 +105,13 @@ def test_what_is_no_prediction_is_refused(metric: object, probs: object, labels:
 def test_bins_that_are_no_count_are_refused(bins: object) -> None:
     with pytest.raises(mx.MixError, match="bins="):
         calibration_error(np.eye(2), np.array([0, 1]), bins)  # type: ignore[arg-type]
+
+
+def test_the_interval_of_paired_differences_is_that_of_scipy() -> None:
+    first, second = np.random.default_rng(0).normal(size=(2, 10))
+    mean, low, high = paired_interval(first - second)
+    found = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((found.low, found.high))
+    assert mean == pytest.approx((first - second).mean())
+    with pytest.raises(mx.MixError, match="1 difference"):
+        paired_interval(np.array([0.5]))

@@ -9,7 +9,7 @@ from typing import Any
 from evidence import Claim
 from grid import Case, StudyError
 from mixops.pipelines.text import train_text
-from sentence_runs import FILES, MEASURES, curve_figure, sentences
+from sentence_runs import FILES, MEASURES, curve_figure, drawn, numbers_of, sentences
 from study import Study, run_study
 
 import mixops as mx
@@ -73,10 +73,8 @@ def train(case: Case, method: str, seed: int) -> dict[str, Any]:
             "and pip install transformers"
         )
     os.environ["HF_HUB_OFFLINE"] = "1"
-    # A stream of its own: that of epoch 0 orders the batches.
-    drawn = mx.streams.sample_stream(seed, 0, 0).permutation(len(whole))
     run = train_text(
-        whole.take(drawn[: case["rows"]]),
+        drawn(whole, case["rows"], seed),
         test,
         model=case["model"],
         op=operator(case, method),
@@ -85,15 +83,7 @@ def train(case: Case, method: str, seed: int) -> dict[str, Any]:
         batch_size=case["batch"],
         lr=case["learning_rate"],
     )
-    return {
-        "accuracy": float(run.accuracy[-1]),
-        "nll": float(run.nll[-1]),
-        "ece": float(run.ece[-1]),
-        "best_accuracy": float(run.accuracy.max()),
-        "train_loss": run.loss.tolist(),
-        "test_accuracy": run.accuracy.tolist(),
-        "test_nll": run.nll.tolist(),
-    }
+    return numbers_of(run)
 
 
 def claims() -> list[Claim]:

@@ -79,12 +79,8 @@ def vectors(data: str) -> WordVectors:
 def train(case: Case, method: str, seed: int) -> dict[str, Any]:
     """One run. With "rows" above 0, on so many training sentences, drawn by the seed: fewer are part of more."""
     whole, test = sentences(case["data"])
-    if case["rows"]:
-        # A stream of its own: that of epoch 0 orders the batches.
-        drawn = mx.streams.sample_stream(seed, 0, 0).permutation(len(whole))
-        whole = whole.take(drawn[: case["rows"]])
     run = train_text(
-        whole,
+        drawn(whole, case["rows"], seed) if case["rows"] else whole,
         test,
         model=case["model"],
         setting=case["setting"],
@@ -96,6 +92,17 @@ def train(case: Case, method: str, seed: int) -> dict[str, Any]:
         lr=case["learning_rate"],
         weight_decay=case["weight_decay"],
     )
+    return numbers_of(run)
+
+
+def drawn(whole: Sentences, rows: int, seed: int) -> Sentences:
+    """So many of the sentences, drawn by the seed: fewer are part of more."""
+    # A stream of its own: that of epoch 0 orders the batches.
+    return whole.take(mx.streams.sample_stream(seed, 0, 0).permutation(len(whole))[:rows])
+
+
+def numbers_of(run: Any) -> dict[str, Any]:
+    """What a study keeps of a TextRun."""
     return {
         "accuracy": float(run.accuracy[-1]),
         "nll": float(run.nll[-1]),

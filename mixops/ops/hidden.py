@@ -90,6 +90,27 @@ class HiddenOperator(Operator):
         return whole_rows(self, alpha, rng, spec.n, labels=labels, partner=partner, lam=lam, layer=chosen)
 
 
+@dataclass(frozen=True, repr=False)
+class OneLayer(HiddenOperator):
+    """Base of the operators that always mix at the same layer.
+
+    Args:
+        alpha: concentration of the Beta, 0 or more; 0 is plain training.
+        layer: where to mix.
+    """
+
+    alpha: float = 1.0
+    layer: str | int = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("alpha", self.alpha)
+        layer_name(type(self).__name__, self.layer)
+
+    def _draw(self, rng: np.random.Generator, spec: Spec, **given: Any) -> Plan:
+        return self._blended(self.alpha, (layer_name(type(self).__name__, self.layer),), rng, spec, **given)
+
+
 def layer_name(owner: str, layer: Any) -> str:
     """A layer as plans name it: a word or module path as it is, a number k as "hidden:k"."""
     if isinstance(layer, str) and layer:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from ..plan import Plan
-from ..spec import Spec
-from .hidden import HiddenOperator, layer_name
+from .hidden import OneLayer
 
 
 @dataclass(frozen=True, repr=False)
-class SentenceMixup(HiddenOperator):
+class SentenceMixup(OneLayer):
     """Blend sentence vectors before the last linear layer: h̃ = λ·h + (1 - λ)·h_partner, ỹ likewise, λ ~ Beta(α, α).
 
     Args:
@@ -36,6 +31,8 @@ class SentenceMixup(HiddenOperator):
             start_step and the spec does not say the step.
 
     Example:
+        >>> import numpy as np
+        >>> from mixops import Spec
         >>> plan = SentenceMixup(1.0).draw(np.random.default_rng(0), Spec(4), lam=0.75)
         >>> plan.layer, plan.lam.tolist()
         ('sentence', [0.75, 0.75, 0.75, 0.75])
@@ -48,13 +45,4 @@ class SentenceMixup(HiddenOperator):
         Where a model drops some of the vector out before its last linear layer, that comes before the mixing here.
     """
 
-    alpha: float = 1.0
     layer: str | int = "sentence"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("alpha", self.alpha)
-        layer_name("SentenceMixup", self.layer)
-
-    def _draw(self, rng: np.random.Generator, spec: Spec, **given: Any) -> Plan:
-        return self._blended(self.alpha, (layer_name("SentenceMixup", self.layer),), rng, spec, **given)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from ..plan import Plan
-from ..spec import Spec
-from .hidden import HiddenOperator, layer_name
+from .hidden import OneLayer
 
 
 @dataclass(frozen=True, repr=False)
-class WordMixup(HiddenOperator):
+class WordMixup(OneLayer):
     """Blend word vectors position by position: ẽ[t] = λ·e[t] + (1 - λ)·e_partner[t], ỹ likewise, λ ~ Beta(α, α).
 
     Args:
@@ -36,6 +31,8 @@ class WordMixup(HiddenOperator):
             start_step and the spec does not say the step.
 
     Example:
+        >>> import numpy as np
+        >>> from mixops import Spec
         >>> plan = WordMixup(1.0).draw(np.random.default_rng(0), Spec(4), lam=0.75)
         >>> plan.layer, plan.lam.tolist()
         ('words', [0.75, 0.75, 0.75, 0.75])
@@ -49,13 +46,4 @@ class WordMixup(HiddenOperator):
         mask (its union in the two rows) or a zero vector; in the paper all are padded with zeros to one length.
     """
 
-    alpha: float = 1.0
     layer: str | int = "words"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check("alpha", self.alpha)
-        layer_name("WordMixup", self.layer)
-
-    def _draw(self, rng: np.random.Generator, spec: Spec, **given: Any) -> Plan:
-        return self._blended(self.alpha, (layer_name("WordMixup", self.layer),), rng, spec, **given)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..folders import whole_folder
+from ..versions import made_with
 from .page import page_html
 from .photos import SHOWN, Strip, photo_strips
 from .speed import CHAINS, Pace, measure
@@ -77,7 +75,7 @@ def _fill(
         paces = _timed(rounds, step)
         text_curves = _trained(train_questions(seeds, epochs[1]), step)
     found, text_found = verdicts(curves), text_findings(text_curves)
-    about = _about()
+    about = made_with()
     line = (
         f"mixops {about['mixops']}, Python {about['python']}, NumPy {about['numpy']}, torch {about['torch']}; "
         f"{about['cpus']} CPUs, {about['machine']}; made in {time.perf_counter() - start:.0f} s"
@@ -119,17 +117,6 @@ def _timed(rounds: int, step: Callable[[str], None]) -> list[Pace]:
         paces.append(pace)
         step(f"speed of {chain}")
     return paces
-
-
-def _about() -> dict[str, Any]:
-    return {
-        "mixops": version("mixops"),
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "torch": version("torch"),
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-    }
 
 
 def _numbers(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 import mixops as mx
 
+from ..metrics import paired_interval
 from .train import Curves
 
 
@@ -62,8 +61,6 @@ def verdicts(curves: Curves, baseline: str = "none") -> list[Verdict]:
         >>> verdicts(Curves(np.array([1]), runs))[1].sentence
         'Mixup gains: +10.00 points [+10.00, +10.00], better on 2 of 2 seeds.'
     """
-    from scipy.stats import t  # type: ignore[import-untyped]
-
     base = curves.final(baseline)
     seeds = len(base)
     if seeds < 2:
@@ -72,9 +69,8 @@ def verdicts(curves: Curves, baseline: str = "none") -> list[Verdict]:
     for method in (baseline, *(m for m in curves.accuracy if m != baseline)):
         final = curves.final(method)
         difference = final - base
-        half = float(t.ppf(0.975, seeds - 1) * difference.std(ddof=1) / np.sqrt(seeds))
-        gain = float(difference.mean())
+        gain, low, high = paired_interval(difference)
         wins = int((difference > 0).sum())
         spread = float(final.std(ddof=1))
-        found.append(Verdict(method, float(final.mean()), spread, gain, gain - half, gain + half, wins, seeds))
+        found.append(Verdict(method, float(final.mean()), spread, gain, low, high, wins, seeds))
     return found

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,8 @@ import numpy as np
 import mixops as mx
 
 from ..folders import check_replaceable, whole_folder
+from ..metrics import paired_interval
+from ..versions import made_with
 from .report_page import report_html
 from .training import TextRun
 
@@ -77,7 +76,7 @@ def report_numbers(runs: Sequence[TextRun]) -> dict[str, Any]:
         of_seed[run.config["seed"]] = run
     return {
         "format": MARK,
-        "about": _about(),
+        "about": made_with(),
         "methods": list(by_method),
         "runs": [_run_numbers(run) for run in runs],
         "summary": {method: _summary(by_method, method) for method in by_method},
@@ -111,20 +110,6 @@ def _summary(by_method: Mapping[str, Mapping[int, TextRun]], method: str) -> dic
 
 def _paired(difference: np.ndarray, better: int) -> dict[str, Any]:
     """The mean difference with its 95 % t-interval, and on how many seeds it had the sign that is better."""
-    from scipy.stats import t  # type: ignore[import-untyped]
-
-    n = len(difference)
-    mean, half = float(difference.mean()), float(t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n))
+    mean, low, high = paired_interval(difference)
     won = int((np.sign(difference) == better).sum())
-    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": n, "better": won}
-
-
-def _about() -> dict[str, Any]:
-    return {
-        "mixops": version("mixops"),
-        "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "torch": version("torch"),
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-    }
+    return {"mean": mean, "low": low, "high": high, "seeds": len(difference), "better": won}
