@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mixops.pipelines import KeyedBatchSampler, MixCollator, MixLoader, keyed
+from mixops.pipelines import KeyedBatchSampler, MixCollator, MixLoader, keyed, mix_hidden
 from torch.utils.data import DataLoader, RandomSampler
 
 import mixops as mx
@@ -153,3 +153,33 @@ def test_the_loss_of_a_pair_is_the_loss_of_its_soft_target() -> None:
     assert loss.item() == pytest.approx(soft.item(), rel=1e-5)
     loss.backward()
     assert model.weight.grad is not None
+
+
+class Net(torch.nn.Module):
+    """A network with two named layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1, self.layer2 = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 3)
+        self.fc = torch.nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.layer2(self.layer1(x).relu()).relu().mean((2, 3)))
+
+
+def test_hidden_states_mix_inside_a_model() -> None:
+    model, x, y = Net(), torch.randn(6, 3, 8, 8), torch.arange(6) % 5
+    seen = set()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        plan = mx.ManifoldMixup(["input", "layer1", "layer2"], alpha=2.0).draw(rng, mx.Spec(n=len(x)))
+        with mix_hidden(model, plan.layer, plan, "b c h w"):
+            logits = model(x)
+        loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(y, plan))
+        loss.backward()
+        seen.add(plan.layer)
+        if plan.layer == "input":
+            assert torch.allclose(logits, model(mx.mix(x, plan, "b c h w")), atol=1e-6)
+    assert seen == {"input", "layer1", "layer2"}
+    with pytest.raises(mx.MixError, match="nearest: layer1"), mix_hidden(model, "layer_1", plan, "b c h w"):
+        pass
