@@ -17,13 +17,13 @@ from torch import Tensor, nn
 import mixops as mx
 from mixops import MixTypeError, MixValueError
 
-from .layers import PADDING_NAMES, PAIR_NAMES, mask_names, parameters_of
+from .layers import MASK_NAMES, PADDING_NAMES, PAIR_NAMES, parameters_of
 
 MASKS = ("union", "own", "ones")
 
 _LAYOUTS = {2: "b t", 3: "b q t", 4: "b h q t"}
 _HIDDEN_SCORE = -1e3  # what is added to a score to hide it lies far below this, whatever the dtype
-_TORCH_BLOCKS = (
+TORCH_BLOCKS = (
     nn.Transformer,
     nn.TransformerEncoder,
     nn.TransformerDecoder,
@@ -72,13 +72,13 @@ class Masks:
                 'choose attn_implementation="sdpa" or "eager", or mask="own"'
             )
         if not _has_rows(mask, module, name, self.rows, batch):
-            if mask.ndim and mask.shape[0] in (1, *mask.shape[-1:]) and mask.ndim in (2, 4):
+            if _is_shared(mask, module, name):
                 return None
             raise MixValueError(
                 f"{where}: {name} has shape {tuple(mask.shape)}, expected the batch axis of {self.rows} first, as in "
                 'the plan: draw it for this batch, Spec(n=len(x)), or leave such masks as they are, mask="own"'
             )
-        hides = name in PADDING_NAMES or name in PAIR_NAMES or isinstance(module, _TORCH_BLOCKS)
+        hides = name in PADDING_NAMES or name in PAIR_NAMES or isinstance(module, TORCH_BLOCKS)
         before = self._done.get((id(mask), hides))
         if before is None:  # the mask is kept beside the result, so that its id stays its own
             before = self._done[id(mask), hides] = (mask, self._changed(mask, hides))
@@ -89,7 +89,7 @@ class Masks:
         inverted = hides and not mask.is_floating_point()
         visible = _inverted(thin) if inverted else thin
         if mask.ndim == 3 and mask.shape[0] != self.rows:  # torch.nn: one mask for each head, (B·H, Q, T)
-            visible = visible.reshape(self.rows, -1, *mask.shape[1:])
+            visible = visible.reshape(self.rows, -1, *thin.shape[1:])
         new = united(visible, self.plan) if self.how == "union" else opened(visible)
         new = new.reshape(thin.shape)
         return (_inverted(new) if inverted else new).expand(mask.shape)
@@ -104,13 +104,23 @@ def _has_rows(mask: Tensor, module: nn.Module, name: str, rows: int, batch: bool
     if mask.ndim not in _LAYOUTS:
         return False
     if mask.ndim == 2:
-        # (Q, T) in torch.nn and wherever a mask is added to scores; (B, T) in Transformers and for padding.
-        pairs = name in (*PAIR_NAMES, "attn_mask") or (name == "mask" and isinstance(module, _TORCH_BLOCKS))
         square = name == "mask" and mask.shape[0] == mask.shape[1] and not batch
-        return not pairs and not square and mask.shape[0] == rows
-    if mask.ndim == 3 and isinstance(module, _TORCH_BLOCKS):
+        return not _of_pairs(module, name) and not square and mask.shape[0] == rows
+    if mask.ndim == 3 and isinstance(module, TORCH_BLOCKS):
         return rows > 0 and mask.shape[0] % rows == 0
     return mask.shape[0] == rows
+
+
+def _of_pairs(module: nn.Module, name: str) -> bool:
+    """Is a mask of two axes (Q, T), as in torch.nn and wherever it is added to scores, and not (B, T)?"""
+    return name in (*PAIR_NAMES, "attn_mask") or (name == "mask" and isinstance(module, TORCH_BLOCKS))
+
+
+def _is_shared(mask: Tensor, module: nn.Module, name: str) -> bool:
+    """Is a mask that does not differ between rows one for all of them, rather than one for other rows?"""
+    if mask.ndim == 2:
+        return _of_pairs(module, name) or mask.shape[0] in (1, mask.shape[1])
+    return mask.ndim in _LAYOUTS and mask.shape[0] == 1
 
 
 def _thin(mask: Tensor) -> Tensor:
@@ -193,9 +203,12 @@ def opened(mask: Tensor) -> Tensor:
 
 
 def given_masks(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The masks that a module is called with, by name, without those that are None."""
+    """The masks that a module is called with, by name, without those that are None.
+
+    A name counts where a module takes any, ``forward(self, **batch)``, too.
+    """
     given = {**dict(zip(parameters_of(module), args, strict=False)), **kwargs}
-    return {name: given[name] for name in mask_names(module) if given.get(name) is not None}
+    return {name: value for name, value in given.items() if name in MASK_NAMES and value is not None}
 
 
 def hides_tokens(name: str, mask: Any, rows: int, extents: Collection[int]) -> bool:

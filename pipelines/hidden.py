@@ -27,7 +27,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .attention import MASKS, Masks, given_masks, hides_tokens, with_masks
-from .layers import CROSS_NAMES, Place, core_of, find_place, mask_takers, plain_path, refuse_compiled, stacks_of
+from .layers import CROSS_NAMES, Place, check_reachable, core_of, find_place, mask_takers, plain_path, stacks_of
 from .mixed_rows import Rows, steps_of
 
 __all__ = ["mix_hidden"]
@@ -53,14 +53,15 @@ def mix_hidden(
             The path of a module ("encoder.layer.3", with or without the names that wrappers add), a module, a whole
             number k or "hidden:k" (the k-th hidden state: 0 is what the first block takes, k what block k puts out),
             "input" (what the model is called with), "words" (what the word embedding puts out) or "sentence" (what
-            the last Linear takes).
+            the Linear takes that was registered last).
         plan: for as many rows as the batch has.
-        layout: axis names of what is mixed, "b c h w"; None for whole rows, batch axis first. Recurrent modules
-            of torch.nn say themselves where theirs is.
+        layout: axis names of what is mixed, "b c h w"; None for whole rows, batch axis first. Recurrent networks and
+            transformers of torch.nn say themselves where theirs is.
         mask: attention masks of what runs after the mixing. "union": own OR the partner's tokens. "own": left as they
             are. "ones": padding is open to attention, order and distance stay. With "words" and "input" the mask that
             the model is called with is changed, before the model makes anything of it; elsewhere those that blocks
             are given, so that what the model itself does with its mask (a mean over tokens, say) sees the own one.
+            Where the model makes its mask itself, of ids say, "words" changes those of blocks too.
 
     Yields:
         Nothing.
@@ -106,6 +107,7 @@ class _Call:
         given: masks that the model was called with.
         whole: is it a call of the model?
         masks: changes the masks of what runs later.
+        outer: path of the module around the layer whose masks were changed before it ran, "" for the model itself.
         fired: has the layer run?
         extents: of the axes of what was mixed there.
         later: has anything that takes a mask run after that?
@@ -118,16 +120,13 @@ class _Call:
     given: dict[str, Any]
     whole: bool
     masks: Masks
+    outer: str | None = None
     fired: bool = False
     extents: Collection[int] = ()
     later: bool = False
     received: bool = False
     again: bool = False
     backward: bool = False
-
-    def arrived(self, gradient: Tensor) -> None:
-        """For a hook on what the model puts out."""
-        self.backward = True
 
 
 @dataclass(frozen=True)
@@ -151,14 +150,15 @@ class _Mixing:
         leaves_masks = self.idle or mask == "own"
         self.at_model = self.place.word in ("input", "words") and not leaves_masks
         self.takers = [] if leaves_masks or self.place.word else _takers(self.core, self.place)
-        refuse_compiled(model, [self.core, self.place.module, *(taker.module for taker in self.takers)])
+        check_reachable(model, [self.core, self.place.module, *(taker.module for taker in self.takers)])
         self.handles: list[RemovableHandle] = []
         self.mask_handles: dict[str, RemovableHandle] = {}
         self.tracker, self.grad = ModuleTracker(), torch.is_grad_enabled()
         self.call: _Call | None = None
         self.batched = False  # was the model called with masks?
         self.ran = self.ordered = False
-        self.later: set[str] = set()  # paths of what runs after the mixing
+        self.earlier: set[str] = set()  # paths of what takes a mask and runs before the mixing
+        self.later: set[str] = set()  # and of that whose masks change
         self.waiting: list[_Call] = []
         self.again = 0  # calls that must be run again and put out nothing a gradient arrives at
         self.active = True
@@ -172,6 +172,8 @@ class _Mixing:
         """Register all hooks."""
         core, module = self.core, self.place.module
         self.handles.append(core.register_forward_pre_hook(self._begin, with_kwargs=True))
+        for path, around in _around(core, self.place) if self.at_model else ():
+            self.handles.append(around.register_forward_pre_hook(partial(self._outer_mask, path), with_kwargs=True))
         if self.place.takes:
             self.handles.append(module.register_forward_pre_hook(self._before, with_kwargs=True))
         else:
@@ -204,23 +206,16 @@ class _Mixing:
                 "that is not taken, or a compiled model around this one, leaves hooks out"
             )
         if self.again or not all(call.backward for call in self.waiting):
-            raise MixValueError(
-                f"mix_hidden: layer {self.place.name} ran inside activation checkpointing, which runs it again in "
-                "backward(), and the mixing must be there then: keep backward() inside the with block"
-            )
+            raise MixValueError(self._late())
 
     # -- hooks of the model --------------------------------------------------------------------------------------
 
-    def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        if not self.active:
-            return None
+    def _begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if not self.active or self.tracker.is_bw:
+            return
         given = given_masks(module, args, kwargs)
-        if not self.tracker.is_bw:
-            self.batched = bool(given)
-            self.call = self._new_call(torch.is_grad_enabled() or (self.grad and _in_checkpoint()), given, True)
-        if not self.at_model or not given:
-            return None
-        return self._with_changed(module, args, kwargs, given, type(module).__name__)
+        self.batched = bool(given)
+        self.call = self._new_call(torch.is_grad_enabled() or (self.grad and _in_checkpoint()), given, True)
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         call = self.call
@@ -267,7 +262,7 @@ class _Mixing:
         if self.tracker.is_bw:
             self.again = max(self.again - 1, 0)
             return
-        if self.call is None or not self.call.whole:
+        if self.call is None or (self.call.fired and not self.call.whole):
             self.call = self._new_call(torch.is_grad_enabled(), {}, False)
         if self.call.fired:
             raise MixValueError(
@@ -276,11 +271,34 @@ class _Mixing:
             )
         self.call.fired = True
         self._note()
+        if self.place.word == "words" and self.at_model and self.call.outer is None and not self.takers:
+            self.takers = _takers(self.core, self.place)  # the model makes its mask itself, of ids say
+            check_reachable(self.core, [taker.module for taker in self.takers])
+            self.ordered = False
         if not self.ordered:  # where blocks are nested, masks change in the order in which layers mix
             self.ordered = True
             self._attach_masks()
 
     # -- hooks of what takes a mask ------------------------------------------------------------------------------
+
+    def _outer_mask(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Change the masks that the model is called with, or else the outermost module around the layer."""
+        if not self.active:
+            return None
+        given = given_masks(module, args, kwargs)
+        if self.tracker.is_bw:
+            if path not in self.later:
+                return None
+        else:
+            call = self.call
+            if call is None or (not call.whole and (call.fired or call.outer == path)):
+                call = self.call = self._new_call(torch.is_grad_enabled(), given, False)
+                self.batched = bool(given)
+            if call.outer is not None or not given:
+                return None
+            call.outer = path
+            self.later.add(path)
+        return self._with_changed(module, args, kwargs, given, path or type(module).__name__)
 
     def _mask(self, taker: _Taker, module: nn.Module, args: Any, kwargs: Any) -> Any:
         call = self.call
@@ -290,7 +308,13 @@ class _Mixing:
             if taker.path not in self.later:
                 return None
         elif call is None or not call.fired:
+            self.earlier.add(taker.path)
             return None
+        elif not call.whole and taker.path in self.earlier:
+            self.call = None  # parts of the model are called once more
+            return None
+        elif call.outer is not None:
+            return None  # made of masks that are changed already
         else:
             self.later.add(taker.path)
             call.later = True
@@ -329,11 +353,22 @@ class _Mixing:
         """Wait for a gradient at what the model puts out: all that lies before has then been run again."""
         found = [tensor for tensor in _tensors(output) if tensor.requires_grad]
         for tensor in found:
-            tensor.register_hook(call.arrived)  # type: ignore[no-untyped-call]  # torch leaves it bare
+            tensor.register_hook(partial(self._arrived, call))  # type: ignore[no-untyped-call]  # torch leaves it bare
         if found:
             self.waiting.append(call)
         else:
             self.again += 1
+
+    def _arrived(self, call: _Call, gradient: Tensor) -> None:
+        if not self.active:
+            raise MixValueError(self._late())
+        call.backward = True
+
+    def _late(self) -> str:
+        return (
+            f"mix_hidden: layer {self.place.name} ran inside activation checkpointing, which runs it again in "
+            "backward(), and the mixing must be there then: keep backward() inside the with block"
+        )
 
 
 # -- small things ------------------------------------------------------------------------------------------------------
@@ -342,11 +377,6 @@ class _Mixing:
 def _check(model: Any, plan: Any, layout: Any, mask: Any) -> None:
     if not isinstance(model, nn.Module):
         raise MixTypeError(f"mix_hidden: model is {type(model).__name__}, expected a torch.nn.Module")
-    if any(isinstance(module, nn.DataParallel) for module in model.modules()):
-        raise MixTypeError(
-            "mix_hidden: DataParallel splits the batch between devices, and a plan is for the whole batch: use "
-            "DistributedDataParallel, where each process draws the plan of its own batch"
-        )
     if not isinstance(plan, (mx.Plan, mx.PlanSequence)):
         raise MixTypeError(f"mix_hidden: plan is {type(plan).__name__}, expected a Plan (an operator's draw)")
     if mask not in MASKS:
@@ -393,6 +423,14 @@ def _in_checkpoint() -> bool:
     return False
 
 
+def _around(core: nn.Module, place: Place) -> Iterator[tuple[str, nn.Module]]:
+    """The model and all modules in it that hold a place, the outermost first."""
+    parts = place.path.split(".") if place.path else []
+    for i in range(max(len(parts), 1)):
+        path = ".".join(parts[:i])
+        yield path, core.get_submodule(path)
+
+
 def _takers(core: nn.Module, place: Place) -> list[_Taker]:
     """Whatever takes a mask of the tokens that are mixed.
 
@@ -404,7 +442,7 @@ def _takers(core: nn.Module, place: Place) -> list[_Taker]:
     near = {stack: _shared_parts(plain_path(stack).split("."), layer) for stack in stacks}
     nearest = max(near.values(), default=0)
     takers = []
-    for path, module in mask_takers(core, stacks):
+    for path, module in mask_takers(core, stacks, ".".join(layer)):
         own = [depth for stack, depth in near.items() if path.startswith(stack + ".")]
         takers.append(_Taker(path, module, cross=bool(own) and own[0] < nearest))
     return takers

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from torch import nn
+from torch.jit import ScriptModule
 
 from mixops import MixTypeError, MixValueError
 
@@ -27,7 +28,7 @@ VISIBLE_NAMES = ("attention_mask", "encoder_attention_mask", "attn_mask", "mask"
 PAIR_NAMES = ("src_mask", "tgt_mask", "memory_mask")
 #: Masks of another sequence than the one that the block itself works on.
 CROSS_NAMES = ("encoder_attention_mask", "memory_key_padding_mask", "memory_mask")
-_MASK_NAMES = frozenset((*PADDING_NAMES, *VISIBLE_NAMES, *PAIR_NAMES))
+MASK_NAMES = frozenset((*PADDING_NAMES, *VISIBLE_NAMES, *PAIR_NAMES))
 
 _WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 _HIDDEN = "hidden:"
@@ -53,21 +54,33 @@ class Place:
 
 
 def parameters_of(module: nn.Module) -> tuple[str, ...]:
-    """Names of the parameters of a module's forward, without self; those of the wrapped module for a wrapper."""
+    """Names of what a module's forward takes by position, without self; of the wrapped module for a wrapper."""
+    return _parameters(module)[0]
+
+
+def takes_masks(module: nn.Module) -> bool:
+    """Has a module's forward a parameter that is a mask by its name?"""
+    return _parameters(module)[1]
+
+
+def _parameters(module: nn.Module) -> tuple[tuple[str, ...], bool]:
     inner = core_of(module)
+    if isinstance(inner, ScriptModule):
+        return (), False  # compiled by torch.jit: nothing to read
     if "forward" in vars(inner):  # replaced on the instance, as accelerate does
-        return tuple(inspect.signature(inner.forward).parameters)
+        return _read(inspect.signature(inner.forward), 0)
     return _class_parameters(type(inner).forward)
 
 
 @lru_cache(maxsize=1024)
-def _class_parameters(forward: Callable[..., Any]) -> tuple[str, ...]:
-    return tuple(inspect.signature(forward).parameters)[1:]
+def _class_parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
+    return _read(inspect.signature(forward), 1)
 
 
-def mask_names(module: nn.Module) -> tuple[str, ...]:
-    """The parameters of a module's forward that are masks by their names."""
-    return tuple(name for name in parameters_of(module) if name in _MASK_NAMES)
+def _read(signature: inspect.Signature, skip: int) -> tuple[tuple[str, ...], bool]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = tuple(name for name, parameter in signature.parameters.items() if parameter.kind in kinds)
+    return names[skip:], not MASK_NAMES.isdisjoint(signature.parameters)
 
 
 def core_of(model: nn.Module) -> nn.Module:
@@ -99,7 +112,7 @@ def stacks_of(core: nn.Module) -> dict[str, list[nn.Module]]:
         for name, child in module.named_children():
             at = f"{path}.{name}" if path else name
             members = list(child) if isinstance(child, (nn.ModuleList, nn.Sequential)) else []
-            if members and all(mask_names(member) for member in members):
+            if members and all(takes_masks(member) for member in members):
                 found[at] = members
             else:
                 look(at, child)
@@ -108,14 +121,19 @@ def stacks_of(core: nn.Module) -> dict[str, list[nn.Module]]:
     return found
 
 
-def mask_takers(core: nn.Module, stacks: dict[str, list[nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
-    """(path, module) of whatever takes a mask and is not made of blocks itself: the blocks, poolings beside them."""
+def mask_takers(core: nn.Module, stacks: dict[str, list[nn.Module]], layer: str) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of whatever takes a mask and is not made of blocks itself: the blocks, poolings beside them.
+
+    What holds the layer runs already when that is mixed, so its parts are looked at instead. Blocks are not taken
+    apart.
+    """
 
     def look(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for name, child in module.named_children():
             at = f"{path}.{name}" if path else name
             holds = any(stack == at or stack.startswith(at + ".") for stack in stacks)
-            if not holds and mask_names(child):
+            holds = holds or (path not in stacks and layer.startswith(plain_path(at) + "."))
+            if not holds and takes_masks(child):
                 yield at, child
             else:
                 yield from look(at, child)
@@ -271,8 +289,8 @@ def _by_path(model: nn.Module, layer: str) -> Place:
 # -- what hooks cannot reach -------------------------------------------------------------------------------------------
 
 
-def refuse_compiled(model: nn.Module, modules: list[nn.Module]) -> None:
-    """Raise if a hook on one of these modules would be ignored, or kept for later plans, by torch.compile.
+def check_reachable(model: nn.Module, modules: list[nn.Module]) -> None:
+    """Raise if hooks on these modules would not see the batch, be ignored, or be kept for later plans.
 
     A module that was wrapped by torch.compile(module) is called through its wrapper, whose hooks run: only what lies
     inside a compiled module is out of reach.
@@ -281,6 +299,11 @@ def refuse_compiled(model: nn.Module, modules: list[nn.Module]) -> None:
 
     def look(path: str, module: nn.Module, inside: str | None) -> None:
         own = path or type(module).__name__
+        if isinstance(module, nn.DataParallel):
+            raise MixTypeError(
+                "mix_hidden: DataParallel splits the batch between devices, and a plan is for the whole batch: use "
+                "DistributedDataParallel, where each process draws the plan of its own batch"
+            )
         if getattr(module, "_compiled_call_impl", None) is not None:
             inside = inside or own
         if inside is not None and id(module) in wanted:

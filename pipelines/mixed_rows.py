@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 import mixops as mx
 from mixops import MixTypeError, MixValueError
 
-from .attention import given_masks
+from .attention import TORCH_BLOCKS, given_masks
 from .layers import Place, parameters_of
 
 
@@ -36,24 +36,26 @@ class Rows:
         """The arguments of a call with the one that holds the rows mixed."""
         self.extents = set()
         where = self._which(module, args, kwargs)
+        layout = self.layout or _usual_layout(module)
         if isinstance(where, int):
-            return (*args[:where], self._mixed(args[where]), *args[where + 1 :]), kwargs
-        return args, {**kwargs, where: self._mixed(kwargs[where])}
+            return (*args[:where], self._mixed(args[where], layout), *args[where + 1 :]), kwargs
+        return args, {**kwargs, where: self._mixed(kwargs[where], layout)}
 
     def put_out(self, module: nn.Module, output: Any) -> Any:
         """What a module puts out, mixed: a tensor, the first of several, or each that has a name."""
         self.extents = set()
+        layout = self.layout or _usual_layout(module)
         if isinstance(output, Mapping):
             return self._of_mapping(output)
         if isinstance(output, PackedSequence) or not isinstance(output, (tuple, list)) or not output:
-            return self._mixed(output)
+            return self._mixed(output, layout)
         if isinstance(module, nn.RNNBase) and isinstance(output[0], Tensor):
-            last = self._mixed(output[0], self.layout or ("b t d" if module.batch_first else "t b d"))
+            last = self._mixed(output[0], layout)
             state = output[1]
             if isinstance(state, tuple):
                 return last, tuple(self._mixed(one, "l b d") for one in state)
             return last, self._mixed(state, "l b d")
-        items = [self._mixed(output[0]), *output[1:]]
+        items = [self._mixed(output[0], layout), *output[1:]]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
 
     def _of_mapping(self, output: Mapping[Any, Any]) -> Any:
@@ -94,10 +96,10 @@ class Rows:
             "pass it by position, or name a module by its path"
         )
 
-    def _mixed(self, value: Any, layout: str | None = None) -> Any:
+    def _mixed(self, value: Any, layout: str | None) -> Any:
         what = "takes" if self.place.takes else "puts out"
         self._check(value, what)
-        names = self._names(value, what, layout or self.layout)
+        names = self._names(value, what, layout)
         self.extents.update(value.shape if value.ndim > 2 else ())
         return value if self.idle else mx.mix(value, self.plan, names)
 
@@ -156,6 +158,14 @@ def steps_of(plan: mx.Plan | mx.PlanSequence) -> tuple[mx.Plan, ...]:
 
 def _does_nothing(plan: mx.Plan) -> bool:
     return not plan.opacity.any() and bool((plan.base == np.arange(plan.n)).all())
+
+
+def _usual_layout(module: nn.Module) -> str | None:
+    """Where a module of torch.nn has its rows, if it was made to choose."""
+    if not isinstance(module, (nn.RNNBase, *TORCH_BLOCKS)):
+        return None
+    chosen = (one.batch_first for one in module.modules() if isinstance(one, (nn.RNNBase, nn.MultiheadAttention)))
+    return "b t d" if next(chosen, True) else "t b d"
 
 
 def _rows_first(value: Tensor) -> str:

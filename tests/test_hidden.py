@@ -229,6 +229,29 @@ def test_recurrent_modules_say_where_their_rows_are(kind: Any, rows_first: bool)
     assert_alike([ours, *lasts], [by_rows(out, 0 if rows_first else 1), *(by_rows(s, 1) for s in states)])
 
 
+@pytest.mark.parametrize("rows_first", [False, True])
+def test_transformers_of_torch_say_where_their_rows_are(rows_first: bool) -> None:
+    def block() -> nn.TransformerEncoderLayer:
+        return nn.TransformerEncoderLayer(4, 2, 6, dropout=0.0, batch_first=rows_first)
+
+    encoder = nn.TransformerEncoder(block(), 2, enable_nested_tensor=False)
+    x = numbers(3, 3, 4)  # as many tokens as rows: the shape does not tell
+    share = SHARE[None] if not rows_first else SHARE[..., None]
+    flipped = x[:, [1, 2, 0]] if not rows_first else x[[1, 2, 0]]
+    wanted = encoder((1 - share) * x + share * flipped)
+    for layer in ("input", 0):
+        with mix_hidden(encoder, layer, PLAN):
+            assert_alike([encoder(x)], [wanted])
+    out = encoder.layers[0](x)
+    out = (1 - share) * out + share * (out[:, [1, 2, 0]] if not rows_first else out[[1, 2, 0]])
+    for layer in (1, "layers.0"):
+        with mix_hidden(encoder, layer, PLAN):
+            assert_alike([encoder(x)], [encoder.layers[1](out)])
+    with mix_hidden(lstm := nn.LSTM(4, 6, batch_first=rows_first), "input", PLAN):
+        ours, _ = lstm(x)
+    assert_alike([ours], [lstm((1 - share) * x + share * flipped)[0]])
+
+
 def test_boxes_of_a_plan_lie_on_the_axes_of_the_layout() -> None:
     plan = mx.CutMix().draw(np.random.default_rng(0), mx.Spec(3, (6, 6)), partner=[1, 2, 0])
     model, x = seeded_model(0, Net), numbers(3, 3, 8, 8)

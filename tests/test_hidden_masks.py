@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import hidden_models as models
@@ -11,7 +12,7 @@ import torch
 from hidden_models import MODELS, assert_alike, blocks_of, by_hand, hf_model, one_thread, plan_of, sentences, spot_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mixops.pipelines.attention import opened, united
+from mixops.pipelines.attention import Masks, opened, united
 from mixops.pipelines.hidden import mix_hidden
 from torch import Tensor, nn
 
@@ -344,3 +345,138 @@ def test_opened_masks_keep_order_and_distance(lengths: list[int], kind: str, dty
     mask = of_form((structure(kind) & valid[:, None])[:, None], dtype)
     assert torch.equal(opened(mask), of_form(structure(kind).expand(3, 1, 7, 7), dtype))
     assert torch.equal(opened(of_form(valid, dtype)), of_form(torch.ones(3, 7, dtype=torch.bool), dtype))
+
+
+def test_masks_of_heads_may_be_expanded_views() -> None:
+    block, batch = nn.TransformerEncoderLayer(16, 2, 24, batch_first=True), sentences([4, 7, 2])
+    padding = batch["attention_mask"] == 0
+    view = padding[:, None].repeat_interleave(2, 0).expand(-1, 9, -1)  # (B·H, Q, T), one row of queries in memory
+    for how in ("union", "ones"):
+        one, other = (
+            Masks(PLAN, 3, how).changed(mask, block, "src_mask", "layer", False) for mask in (view, view.contiguous())
+        )
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
+        assert torch.equal(one[::2], one[1::2])
+        wanted = models.union(~padding, PLAN) if how == "union" else torch.ones_like(padding)
+        assert torch.equal(~one[::2, 0], wanted)
+
+
+@pytest.mark.parametrize(
+    ("mask", "name", "stays"),
+    [
+        (torch.zeros(4, 7), "memory_mask", True),  # (Q, T) of cross attention
+        (torch.zeros(3, 7), "tgt_mask", True),  # as many queries as rows
+        (torch.ones(1, 5, 5), "mask", True),
+        (torch.ones(5, 1, 5, 5), "mask", False),  # five rows, and five tokens
+        (torch.ones(4, 5, 5), "mask", False),
+    ],
+)
+def test_a_mask_is_for_all_rows_or_for_those_of_the_plan(mask: Tensor, name: str, stays: bool) -> None:
+    if stays:
+        assert Masks(PLAN, 3, "union").changed(mask, Takes(), name, "layer", True) is None
+        return
+    with pytest.raises(mx.MixError, match="expected the batch axis of 3 first"):
+        Masks(PLAN, 3, "union").changed(mask, Takes(), name, "layer", True)
+
+
+# -- masks that the model is not called with by name -------------------------------------------------------------------
+
+
+class ByName(nn.Module):
+    """Passes on whatever it is called with, as a LightningModule often does."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.net = model
+
+    def forward(self, **inputs: Tensor) -> Any:
+        return self.net(**inputs)
+
+
+class ByPosition(ByName):
+    def forward(self, *inputs: Tensor) -> Any:  # type: ignore[override]
+        return self.net(*inputs)
+
+
+class OfIds(ByName):
+    """Knows from the ids what is padding."""
+
+    def forward(self, input_ids: Tensor) -> Any:  # type: ignore[override]
+        return self.net(input_ids=input_ids, attention_mask=(input_ids != 0).long())
+
+
+class Blocks(nn.Module):
+    """The same, with blocks of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = models.seeded_model(2, lambda: Own("bool")).eval()
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        h = self.own.table(input_ids)
+        for layer in self.own.layers:
+            h = layer(h, src_key_padding_mask=input_ids == 0)
+        return self.own.head(h[:, -1])
+
+
+@pytest.mark.parametrize("how", ["union", "ones", "own"])
+@pytest.mark.parametrize("layer", ["words", 0, 1])
+def test_masks_are_found_however_a_model_comes_by_them(layer: str | int, how: str) -> None:
+    bert, batch = hf_model("bert-sdpa"), sentences([4, 9, 2])
+    wanted = mixed(bert, layer, batch, mask=how)
+    ids, mask = batch.values()
+    with torch.no_grad(), mix_hidden(model := ByPosition(bert), layer, PLAN, mask=how):
+        assert_alike([model(ids, mask).logits], [wanted])
+    assert_alike([mixed(ByName(bert), layer, batch, mask=how)], [wanted])
+    assert_alike([mixed(OfIds(bert), layer, {"input_ids": ids}, mask=how)], [wanted])
+    own = Blocks()
+    assert_alike([mixed(own, layer, {"input_ids": ids}, mask=how)], [mixed(own.own, layer, batch, mask=how)])
+
+
+@pytest.mark.parametrize("layer", ["words", 0, 1, 2])
+def test_every_pass_through_parts_of_a_model_is_masked_as_the_first(layer: str | int) -> None:
+    bert, batch = hf_model("bert-sdpa"), sentences([4, 9, 2])
+    wanted = mixed(bert, layer, batch)
+    with torch.no_grad(), mix_hidden(bert, layer, PLAN):
+        for _ in range(3):
+            assert_alike([bert.classifier(bert.bert(**batch).pooler_output)], [wanted])
+        assert_alike([bert(**batch).logits], [wanted])
+    with torch.no_grad(), mix_hidden(bert, layer, PLAN):
+        assert_alike([bert(**batch).logits], [wanted])
+        assert_alike([bert.classifier(bert.bert(**batch).pooler_output)], [wanted])
+
+
+def test_a_mask_that_nothing_takes_is_said_inside_a_module_that_took_it_before() -> None:
+    model, batch = ByName(models.seeded_model(6, Pooled)), sentences([4, 7, 2])
+    with pytest.raises(mx.MixError, match="attention_mask that hides tokens"):
+        mixed(model, "net.lstm", batch)
+    assert_alike([mixed(model, "words", batch)], [mixed(model.net, "words", batch)])
+
+
+def test_only_what_has_the_name_of_a_mask_is_one() -> None:
+    class Rest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor, *rest: str, mask: Tensor | None = None) -> Tensor:
+            return self.linear(x)
+
+    model, x = Rest(), torch.ones(3, 4)
+    with mix_hidden(model, "input", PLAN):
+        assert_alike([model(x, "one", "two")], [model.linear(x)])
+
+
+def test_modules_that_torch_jit_made_may_be_anywhere_in_a_model() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, which is still in use
+        inner = torch.jit.trace(nn.Linear(4, 4), torch.zeros(3, 4))
+    model, x = nn.Sequential(inner, nn.ReLU()), torch.eye(3, 4)
+    share = torch.tensor(PLAN.opacity)
+    wanted = torch.relu(inner(x))
+    for layer in ("1", model[1]):
+        with mix_hidden(model, layer, PLAN):
+            ours = model(x)
+        assert_alike([ours], [(1 - share) * wanted + share * wanted[[1, 2, 0]]])

@@ -112,6 +112,28 @@ def test_no_backward_is_due_where_there_are_no_gradients(reentrant: bool) -> Non
         model(**sentences([4, 9, 2]))
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("saved", ["block", "stack"])
+def test_several_backwards_of_one_call_are_right_inside_the_block_and_refused_after_it(
+    saved: str, reentrant: bool
+) -> None:
+    batch = sentences([4, 9, 2])
+    for layer in ("words", 0, 2):
+        found: list[list[Tensor]] = []
+        for model in (tower(0.0, saved, reentrant), tower(0.0, "")):
+            with mix_hidden(model, layer, PLAN):
+                out = model(**batch)
+                for part in out.unbind(1):
+                    part.sum().backward(retain_graph=True)
+            found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+            if layer == "words" or model.saved == "":
+                out.sum().backward()  # nothing of the mixing has to be done again
+            else:
+                with pytest.raises(mx.MixError, match=r"keep backward\(\) inside the with block"):
+                    out.sum().backward()
+        assert_alike(*found)
+
+
 def test_the_step_that_was_not_finished_is_the_one_that_is_refused() -> None:
     model, batch = tower(0.0, "block"), sentences([4, 9, 2])
     with mix_hidden(model, 2, PLAN):
