@@ -17,7 +17,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
-from .plan_collate import check_drawing, plan_of_rows
+from .plan_collate import check_drawing, leaves_all, plan_of_rows
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -96,6 +96,8 @@ class MixCallback:
             )
             self._batch = batch
         _put_first(batch, self.plan_key, plan)
+        if leaves_all(plan):
+            return
         try:
             network, layer = self._place(pl_module, plan.layer or "input")
             mixing = mix_hidden(network, layer, plan, mask=self.mask)
@@ -106,8 +108,10 @@ class MixCallback:
         self._mixing = mixing
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop mixing; raises if the layer was never run."""
-        self._leave(None)
+        """Stop mixing; raises if the layer was never run by a step that has a loss."""
+        # A step that returns None skips its batch; one that optimises by hand returns what it likes.
+        skipped = not outputs and pl_module.automatic_optimization
+        self._leave(_Unfinished() if skipped else None)
 
     # A step may end otherwise: by an exception, or because on_train_batch_start of the module skipped it.
 

@@ -31,12 +31,13 @@ class PlanCollator:
         rows: entry of the batch that has one row for each sample.
         training: False draws the identity.
         plan_key: name under which the batch is given its Plan.
-        steps_per_epoch: batches of an epoch, ``len(sampler)``: counts steps over the whole training for operators
+        steps_per_epoch: batches of an epoch, 1 or more, ``len(sampler)``: counts steps over the whole training for operators
             with ``start_step``, epoch · steps_per_epoch + step.
 
     Raises:
-        MixError: if op is no operator, or a number is out of range; on a call, if the samples carry no key, the
-            batch is no dict, lacks what the operator needs, or has an entry of the plan's name.
+        MixError: if op is no operator, a number is out of range, or a name is no text; on a call, if the samples
+            carry no key, the batch is no dict, has not one row for each sample, lacks what the operator needs, or has
+            an entry of the plan's name.
 
     Example:
         >>> import mixops as mx
@@ -63,9 +64,14 @@ class PlanCollator:
         check_drawing(owner, op, seed)
         if collate is not None and not callable(collate):
             raise MixTypeError(f"{owner}: collate is {collate!r}, expected a function of a list of samples, or None")
+        for word, name in (("rows", rows), ("plan_key", plan_key)):
+            if not isinstance(name, str):
+                raise MixTypeError(f"{owner}: {word} is {name!r}, expected the name of an entry of the batch")
+        if steps_per_epoch is not None and not count(owner, "steps_per_epoch", steps_per_epoch):
+            raise MixValueError(f"{owner}: steps_per_epoch=0, expected 1 or more, len(sampler), or None")
         self.op, self.seed, self.collate = op, seed, collate
         self.rows, self.training, self.plan_key = rows, training, plan_key
-        self.steps_per_epoch = None if steps_per_epoch is None else count(owner, "steps_per_epoch", steps_per_epoch)
+        self.steps_per_epoch = None if steps_per_epoch is None else int(steps_per_epoch)
 
     def __repr__(self) -> str:
         words = [repr(self.op), f"seed={self.seed}"]
@@ -102,6 +108,11 @@ class PlanCollator:
         plan = plan_of_rows(
             batch, self.op, self.seed, key, owner=type(self).__name__, rows=self.rows, step=step, training=self.training
         )
+        if plan.n != len(samples):
+            raise MixValueError(
+                f"PlanCollator: {len(samples)} samples were collated into {plan.n} rows of {self.rows!r}, expected one "
+                "row for each: pass collate= one that pads and does not pack, or name another entry, rows=..."
+            )
         if not isinstance(batch, MutableMapping):
             return {**batch, self.plan_key: plan}
         batch[self.plan_key] = plan
@@ -111,6 +122,11 @@ class PlanCollator:
 def check_drawing(owner: str, op: Any, seed: Any) -> None:
     """Refuse an operator or a seed that is none, before a worker or a training step does."""
     check_mixing(owner, op, {0: mx.Field(_ONE_A_ROW)}, seed)
+
+
+def leaves_all(plan: mx.Plan | mx.PlanSequence) -> bool:
+    """Is there nothing to mix and no layer to mix at? So draw OneOf and the like where they leave all rows alone."""
+    return plan.layer is None and plan.is_identity
 
 
 def plan_of_rows(
@@ -148,6 +164,8 @@ def plan_of_rows(
             f"{owner}: {rows!r} is not in the batch, which has {', '.join(map(repr, batch))}: name an entry with one "
             "row for each sample, rows=..."
         )
+    if not getattr(batch[rows], "shape", (1,)) or not hasattr(batch[rows], "__len__"):
+        raise MixTypeError(f"{owner}: {rows!r} of the batch is {batch[rows]!r:.60}, expected an array of its rows")
     evidence = _evidence(owner, batch, op, rows)
     lengths = evidence.get("lengths")
     spec = mx.Spec(len(batch[rows]), lengths=lengths, epoch=key[0], training=training, step=step)

@@ -6,6 +6,7 @@ It needs transformers, and is imported by name: ``from mixops.pipelines.trainer 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
-from .plan_collate import check_drawing, plan_of_rows
+from .plan_collate import check_drawing, leaves_all, plan_of_rows
 
 
 class TrainerMixin:
@@ -46,8 +47,9 @@ class TrainerMixin:
         **kwargs: of the Trainer.
 
     Raises:
-        MixError: if mix is no operator, or a ``compute_loss_func`` is given too; in a training step, if the batch has
-            no labels, the model gives no logits, or labels and logits fit no loss and no mix_loss is given.
+        MixError: if mix is no operator, mix_loss no function, or a ``compute_loss_func`` is given too; if a class has
+            this one behind its Trainer; in a training step, if the batch has no labels, the model gives no logits, or
+            labels and logits fit no loss and no mix_loss is given.
 
     Example:
         >>> import mixops as mx
@@ -67,6 +69,15 @@ class TrainerMixin:
     model: Any
     label_names: list[str]
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        before = cls.__mro__[: cls.__mro__.index(TrainerMixin)]
+        if any(base.__module__ == "transformers.trainer" for base in before):
+            raise MixTypeError(
+                f"class {cls.__name__}: TrainerMixin stands behind the Trainer, whose steps would run in its place: "
+                f"expected class {cls.__name__}(TrainerMixin, Trainer)"
+            )
+
     def __init__(
         self,
         *args: Any,
@@ -80,6 +91,10 @@ class TrainerMixin:
         owner = type(self).__name__
         if mix is not None:
             check_drawing(owner, mix, 0 if mix_seed is None else mix_seed)
+        if mix_loss is not None and not callable(mix_loss):
+            raise MixTypeError(f"{owner}: mix_loss is {mix_loss!r}, expected a function of (logits, labels), or None")
+        if not hasattr(super(), "training_step"):
+            raise MixTypeError(f"{owner}: there is no Trainer beside it: class MixTrainer(TrainerMixin, Trainer): pass")
         self.mix, self.mix_loss, self.mix_mask, self.plan_key = mix, mix_loss, mix_mask, plan_key
         self._mix_plan: mx.Plan | mx.PlanSequence | None = None
         self._mix_place = (0, 0)
@@ -106,9 +121,10 @@ class TrainerMixin:
         if plan is None:
             return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         self._mix_plan = plan
+        # A plan without a layer is for what the model is called with.
+        layer = plan.layer or "input"
         try:
-            # A plan without a layer is for what the model is called with.
-            with mix_hidden(model, plan.layer or "input", plan, mask=self.mix_mask):
+            with nullcontext() if leaves_all(plan) else mix_hidden(model, layer, plan, mask=self.mix_mask):
                 # Without the number of items the Trainer divides our mean by the number of accumulated batches.
                 loss = super().training_step(model, inputs)  # type: ignore[misc]
         finally:
@@ -131,7 +147,14 @@ class TrainerMixin:
         else:
             kind = getattr(getattr(self.model, "config", None), "problem_type", None)
             fn, logits, labels = _default_loss(logits, labels, kind, self.args.label_smoothing_factor)
-            loss = mx.mixed_loss(fn, logits, *mx.pair_targets(labels, plan))
+            try:
+                loss = mx.mixed_loss(fn, logits, *mx.pair_targets(labels, plan))
+            except IndexError:  # of cross entropy, on the CPU
+                raise MixValueError(
+                    f"{type(self).__name__}: {name} from {int(labels.min())} to {int(labels.max())} and logits "
+                    f"{tuple(logits.shape)}, expected class ids of 0 to {logits.shape[1] - 1}: set num_labels of the "
+                    "model, or number the classes from 0"
+                ) from None
         return (loss, outputs) if return_outputs else loss
 
     def prediction_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:

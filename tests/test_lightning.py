@@ -227,6 +227,30 @@ def test_an_exception_in_a_step_leaves_no_hooks_and_is_not_replaced(
     assert hooks(learner) == handles
 
 
+def test_batches_that_a_choice_leaves_alone_are_plain_steps(tmp_path: Path) -> None:
+    op = mx.OneOf([mx.WordMixup(), mx.TMix([1])], p=[0.25, 0.25])
+    learner = Learner()
+    trainer(tmp_path, MixCallback(op, seed=7)).fit(learner, loader())
+    assert learner.seen == expected(op=op)
+    assert {plan.layer for _, _, plan in learner.seen} == {"words", "hidden:1", None}
+
+
+class Choosy(Learner):
+    """Returns None in place of a loss where it skips a batch, before it has run its network."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx == 1 else super().training_step(batch, batch_idx)
+
+
+@pytest.mark.filterwarnings("ignore:.*training_step. returned .None")
+def test_a_step_without_a_loss_may_leave_the_network_alone(tmp_path: Path) -> None:
+    learner = Choosy()
+    handles = hooks(learner)
+    trainer(tmp_path).fit(learner, loader())
+    assert learner.seen == [one for one in expected() if one[1] != 1]
+    assert hooks(learner) == handles
+
+
 def test_a_step_that_is_skipped_leaves_no_hooks(tmp_path: Path) -> None:
     learner = Watched(skip=(0, 2))
     handles = hooks(learner)

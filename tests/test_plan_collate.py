@@ -198,6 +198,9 @@ def test_it_can_be_copied_and_sent_and_says_what_it_is() -> None:
         ({"seed": -1}, "seed=-1"),
         ({"collate": "pad"}, "collate is 'pad'"),
         ({"steps_per_epoch": -1}, "steps_per_epoch"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch=0, expected 1 or more"),
+        ({"rows": 0}, "rows is 0, expected the name"),
+        ({"plan_key": None}, "plan_key is None, expected the name"),
     ],
 )
 def test_bad_arguments_are_refused_before_a_worker_sees_them(options: Any, match: str) -> None:
@@ -219,6 +222,13 @@ ROW = {"input_ids": np.arange(3), "labels": 0}
         ({}, Keyed([{"input_ids": [1, 2]}], (0, 0, 0)), "is a list"),
         ({"op": mx.WordMixup(pairing="same_class")}, Keyed([{"input_ids": np.arange(3)}], (0, 0, 0)), "needs labels"),
         ({"op": Longest()}, Keyed([ROW], (0, 0, 0)), "'attention_mask'"),
+        ({"collate": lambda samples: {"input_ids": torch.tensor(3)}}, Keyed([ROW], (0, 0, 0)), "array of its rows"),
+        ({"collate": lambda samples: {"input_ids": None}}, Keyed([ROW], (0, 0, 0)), "array of its rows"),
+        (
+            {"collate": lambda samples: {"input_ids": np.ones((1, 6))}},
+            Keyed([ROW, ROW], (0, 0, 0)),
+            "2 samples .* 1 row",
+        ),
     ],
 )
 def test_batches_that_do_not_fit_are_refused_with_the_fix(options: Any, samples: Any, match: str) -> None:

@@ -358,6 +358,7 @@ def test_an_exception_in_the_model_leaves_no_hooks(tmp_path: Path) -> None:
         ({"mix": "tmix"}, "expected an operator"),
         ({"mix": mx.TMix(), "mix_seed": -1}, "seed=-1"),
         ({"mix": mx.TMix(), "compute_loss_func": F.cross_entropy}, "mix_loss="),
+        ({"mix": mx.TMix(), "mix_loss": "cross_entropy"}, "mix_loss is 'cross_entropy', expected a function"),
         (
             {
                 "mix": mx.TMix(),
@@ -371,6 +372,26 @@ def test_an_exception_in_the_model_leaves_no_hooks(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_refused_at_once(tmp_path: Path, options: Any, match: str) -> None:
     with pytest.raises(mx.MixError, match=match):
         trainer(tmp_path, **options)
+
+
+def test_the_mixin_comes_first_and_not_alone() -> None:
+    with pytest.raises(mx.MixTypeError, match=r"expected class Behind\(TrainerMixin, Trainer\)"):
+        type("Behind", (Trainer, TrainerMixin), {})
+    with pytest.raises(mx.MixTypeError, match="no Trainer beside it"):
+        TrainerMixin(mix=OP)
+
+
+def test_batches_that_a_choice_leaves_alone_are_plain_steps(tmp_path: Path) -> None:
+    op = mx.OneOf([mx.WordMixup(), mx.TMix([1])], p=[0.25, 0.25])
+    drawn = [op.draw(streams.plan_stream(7, e, 6 * e + s, 0), mx.Spec(4)).layer for e in range(2) for s in range(5)]
+    assert len(set(drawn)) == 3  # words, a block, nothing
+    assert trainer(tmp_path, mix=op, mix_seed=7).train().global_step == 12
+    trained = []
+    for mix in (None, mx.OneOf([mx.WordMixup(), mx.TMix([1])], p=[0, 0])):
+        model = bert()
+        trainer(tmp_path, model, mix=mix).train()
+        trained.append(weights(model))
+    assert close(*trained)
 
 
 @dataclass
@@ -395,6 +416,7 @@ class Silent(Plain):
         ({"mix": mx.TMix([1])}, {"labels": None}, "no 'labels'"),
         ({"mix": mx.SentenceMixup(), "model": Silent()}, {}, "Nothing without logits"),
         ({"mix": mx.TMix([1]), "label_names": ["start", "end"]}, {}, "start, end"),
+        ({"mix": mx.TMix([1])}, {"labels": torch.tensor([0, 1, 2, CLASSES])}, "labels from 0 to 4 .* ids of 0 to 3"),
         ({"mix": mx.TMix([1]), "label_smoothing_factor": 0.1, "model": bert(num_labels=1)}, {}, "ids to smooth"),
     ],
 )
