@@ -31,8 +31,8 @@ class PlanCollator:
         rows: entry of the batch that has one row for each sample.
         training: False draws the identity.
         plan_key: name under which the batch is given its Plan.
-        steps_per_epoch: batches of an epoch, 1 or more, ``len(sampler)``: counts steps over the whole training for operators
-            with ``start_step``, epoch · steps_per_epoch + step.
+        steps_per_epoch: batches of an epoch, 1 or more, ``len(sampler)``: counts steps over the whole training for
+            operators with ``start_step``, epoch · steps_per_epoch + step.
 
     Raises:
         MixError: if op is no operator, a number is out of range, or a name is no text; on a call, if the samples

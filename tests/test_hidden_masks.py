@@ -424,7 +424,7 @@ class Blocks(nn.Module):
 @pytest.mark.parametrize("how", ["union", "ones", "own"])
 @pytest.mark.parametrize("layer", ["words", 0, 1])
 def test_masks_are_found_however_a_model_comes_by_them(layer: str | int, how: str) -> None:
-    bert, batch = hf_model("bert-sdpa"), sentences([4, 9, 2])
+    bert, batch = hf_model("bert-sdpa"), sentences([2, 4, 9])
     wanted = mixed(bert, layer, batch, mask=how)
     ids, mask = batch.values()
     with torch.no_grad(), mix_hidden(model := ByPosition(bert), layer, PLAN, mask=how):
@@ -437,7 +437,7 @@ def test_masks_are_found_however_a_model_comes_by_them(layer: str | int, how: st
 
 @pytest.mark.parametrize("layer", ["words", 0, 1, 2])
 def test_every_pass_through_parts_of_a_model_is_masked_as_the_first(layer: str | int) -> None:
-    bert, batch = hf_model("bert-sdpa"), sentences([4, 9, 2])
+    bert, batch = hf_model("bert-sdpa"), sentences([2, 4, 9])
     wanted = mixed(bert, layer, batch)
     with torch.no_grad(), mix_hidden(bert, layer, PLAN):
         for _ in range(3):

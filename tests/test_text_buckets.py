@@ -250,8 +250,23 @@ def test_without_torch_a_batch_is_of_numpy_arrays() -> None:
         ([{"text": "so good", "label": 0}], r"\['text', 'label'\].*TokenizeStage"),
         ([{"input_ids": [1]}], "expected input_ids and label"),
         (["so good"], "is str"),
+        ([{"input_ids": [1], "labels": 0}], r"\['input_ids', 'labels'\].*under this name"),
+        ([{"input_ids": [[1], [1, 2]], "label": 0}], "several rows of ids"),
+        ([{"input_ids": [1], "label": 0}, {"input_ids": [1], "label": 0.7}], "sample 1 has the label 0.7"),
+        ([{"input_ids": [1], "label": [0, 1]}], r"label \[0, 1\], expected a whole number"),
+        ([{"input_ids": [1], "label": None}], "label None"),
+        ([{"input_ids": [1], "label": "place"}], "label 'place'"),
     ],
 )
 def test_samples_that_make_no_batch_are_refused(samples: Any, message: str) -> None:
     with pytest.raises(mx.MixError, match=message):
         pad_batch(samples)
+
+
+def test_labels_may_be_of_any_whole_kind_and_padding_is_an_id() -> None:
+    kinds = (3, np.int8(3), np.array(3), torch.tensor(3), True)
+    batch = pad_batch([{"input_ids": torch.tensor([5]), "label": label} for label in kinds])
+    assert batch["labels"].tolist() == [3, 3, 3, 3, 1]
+    for pad in (None, -1, "x"):
+        with pytest.raises(mx.MixError, match="pad="):
+            pad_batch([{"input_ids": [5], "label": 0}], pad=pad)

@@ -106,8 +106,12 @@ def test_a_hugging_face_data_set_brings_the_names_of_its_classes() -> None:
     sentences = read_sentences(data, text="sentence")
     assert read(sentences) == [("so good", "pos"), ("so dull", "neg")]
     assert read_sentences(data, text="sentence", where=lambda row: row["id"] == 8).texts == ("so dull",)
+    tensors = data.with_format("torch")
+    assert read(read_sentences(tensors, text="sentence")) == read(sentences)
     with pytest.raises(mx.MixError, match=r"dataset\['train'\]"):
         read_sentences(DatasetDict(train=data))
+    with pytest.raises(mx.MixError, match=r"streams, expected .*from_list"):
+        read_sentences(data.to_iterable_dataset(), text="sentence")
     with pytest.raises(mx.MixError, match=r"data set, row 1: label -1.*without a label"):
         read_sentences(Dataset.from_dict({"text": ["a", "b"], "label": [0, -1]}))
 
@@ -138,6 +142,9 @@ def test_where_sees_all_columns_of_a_row(tmp_path: Path) -> None:
         ("a.tsv", "label\ttext\n0\ta\nneg\tb\n", "line 3: label 'neg' among numbers"),
         ("a.tsv", "label\ttext\n0\ta\n90000000\tb\n", "line 3: label 90000000 would need"),
         ("a.txt", "label\ttext\n0\ta\n", "another kind.*tsv"),
+        ("a.tsv", "label\ttext\npos\ta\n\tb\n", "line 3: label '', expected one"),
+        ("a.tsv", "label\ttext\n0\ta\n \tb\n", "line 3: label ' ', expected one"),
+        ("a.csv", "label,text\npos,a\nneg,b\npos ,c\n", "line 4: label 'pos ', and 'pos' in a.csv, line 2, differ"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_line(
@@ -177,6 +184,7 @@ def test_a_gzip_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
         ([{"text": "a", "label": 0}], {"text": "txt"}, "no column 'txt'.*'text'"),
         ([{"text": "a", "label": 0}, ("b", 1)], {}, "list, row 0"),
         ([], {}, "no sentence"),
+        ([("a", 0)], {"where": "label == 0"}, "expected a function of a row"),
         (7, {}, "int, expected a path"),
         ({"train": []}, {}, r"\['train'\]"),
         ("a.tsv", {"text": 0}, "two positions"),
@@ -257,6 +265,8 @@ def test_taken_rows_come_in_the_order_asked_for(labels: list[int], data: st.Data
         (lambda s: Sentences(["a", "\t"], [0, 0], ["x"]), "row 1: a sentence with no tokens"),
         (lambda s: Sentences(["a"], [1], ["x"]), "row 0: label 1, but there are 1 classes"),
         (lambda s: Sentences(["a"], [0], [1]), "expected names"),
+        (lambda s: Sentences("ab", [0, 0], ["x"]), "texts is str, expected a list"),
+        (lambda s: Sentences(["a"], None, ["x"]), "labels is NoneType, expected a list"),
     ],
 )
 def test_rows_and_parts_out_of_range_are_refused(call: Any, message: str) -> None:

@@ -119,6 +119,11 @@ def test_a_setting_that_does_not_fit_is_refused() -> None:
             word_embedding(WORDS, "RandomTune", dim=dim)  # type: ignore[arg-type]
     with pytest.raises(mx.MixValueError, match="seed"):
         word_embedding(WORDS, "RandomTune", seed=-1)
+    with pytest.raises(mx.MixTypeError, match="got list, expected a Vocabulary"):
+        word_embedding(["who"], "RandomTune")  # type: ignore[arg-type]
+    for setting in ("RandomTune", "PretrainTune"):
+        with pytest.raises(mx.MixTypeError, match=r"vectors is str, expected word_vectors"):
+            word_embedding(WORDS, setting, vectors="glove.txt")  # type: ignore[arg-type]
 
 
 def network(setting: str) -> nn.Module:

@@ -142,6 +142,8 @@ def test_an_augmenter_that_leaves_no_sentence_is_refused(augmenter: Any, message
         (lambda: text_stage(3, 1), "int, expected an augmenter"),
         (lambda: text_stage(str.upper, -1), "seed=-1"),
         (lambda: text_stage(str.upper, 1)({"sentence": "a"}, 0, 0), "no 'text'.*'sentence'"),
+        (lambda: text_stage(str.upper, 1)({"text": 3}, 0, 0), "upper: got int, expected text"),
+        (lambda: text_stage(lambda text, rng: text, 1)({"text": None}, 0, 0), "got NoneType, expected text"),
         (lambda: TokenizeStage(3), "int cannot encode"),
         (lambda: TokenizeStage(Vocabulary([]))({"sentence": "a"}, 0, 0), "no 'text'.*'sentence'"),
         (lambda: TokenizeStage(Vocabulary([]))("a", 0, 0), "no 'text', it is str"),

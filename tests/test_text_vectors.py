@@ -276,6 +276,7 @@ def test_a_model_gives_its_own_matrix_with_the_tokens_of_its_tokenizer() -> None
     [
         (torch.nn.Embedding(2, 2), {}, "give its tokenizer"),
         (torch.nn.Conv1d(1, 1, 1), {"tokenizer": ["a"]}, "Conv1d, expected a path"),
+        (torch.nn.Embedding(2, 2), {"tokenizer": 3}, "tokenizer is int, expected"),
         (7, {}, "int, expected a path"),
         ("package:no-such-package-here", {}, "no package 'no-such-package-here' is installed"),
         ("package:../etc", {}, "no package"),
@@ -332,6 +333,8 @@ def test_a_padding_token_of_the_file_is_no_padding_of_ours() -> None:
     [
         (lambda v: v.matrix(Vocabulary(["The"]), np.random.default_rng(0)), "none of the 1 words.*'The'.*case"),
         (lambda v: v.matrix(Vocabulary(["a"]), np.random.default_rng(0), unknown="zero"), "unknown='zero'"),
+        (lambda v: v.matrix(["a"], np.random.default_rng(0)), "got list, expected a Vocabulary"),
+        (lambda v: v.matrix(Vocabulary(["a"]), 7), "rng is int, expected a generator"),
         (lambda v: WordVectors(["a", "a"], np.eye(2)), "1 of them different"),
         (lambda v: WordVectors(["a"], np.eye(2)), "1 words and 2 vectors"),
         (lambda v: WordVectors(["a"], [[float("inf")]]), "not finite"),

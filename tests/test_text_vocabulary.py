@@ -161,6 +161,12 @@ def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: str, m
         (lambda: Vocabulary(["a"], [1, 2]), "1 words and 2 counts"),
         (lambda: Vocabulary(["a"], tokenize=3), "tokenize is int"),  # type: ignore[arg-type]
         (lambda: Vocabulary.of("one text"), "got one text"),
+        (lambda: Vocabulary.of(DATA), "got Sentences, expected several: a list, or Sentences.texts"),
+        (lambda: Vocabulary.of(["a", None]), "text 1 is NoneType"),  # type: ignore[list-item]
+        (lambda: Vocabulary.of(None), "got NoneType, expected several"),  # type: ignore[arg-type]
+        (lambda: Vocabulary.of(["a"], tokenize=3), "tokenize is int"),  # type: ignore[arg-type]
+        (lambda: Vocabulary(["a"]).encode(["a"]), "got list, expected a text"),  # type: ignore[arg-type]
+        (lambda: TokenizedSentences(["a"], Vocabulary(["a"])), "got list, expected Sentences"),  # type: ignore[arg-type]
         (lambda: Vocabulary.of(["a"], min_count=-1), "min_count=-1"),
         (lambda: Vocabulary.of(["a"], most=1.5), "most=1.5"),  # type: ignore[arg-type]
         (lambda: Vocabulary(["a"]).encode(" \n"), "no tokens"),
@@ -200,6 +206,7 @@ def test_any_callable_of_a_text_may_give_the_ids() -> None:
         (lambda text: [] if text == "dull" else [1], "row 1: a sentence with no tokens, 'dull'"),
         (Vocabulary([], tokenize=lambda text: text.split("dull")[:-1]), "row 0: .*no tokens"),
         (lambda text: [0.5], "row 0: ids of float64"),
+        (lambda text: [3, -1], "row 0: the id -1, expected 0 or more"),
         (lambda text: [[1]], r"row 0: ids of int64 and shape \(1, 1\)"),
         (7, "int cannot encode"),
     ],

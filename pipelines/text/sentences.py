@@ -43,6 +43,9 @@ class Sentences:
     classes: Sequence[str]
 
     def __post_init__(self) -> None:
+        for name, given in (("texts", self.texts), ("labels", self.labels)):
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise MixTypeError(f"Sentences: {name} is {type(given).__name__}, expected a list of one for each row")
         texts, classes = tuple(self.texts), _class_names("Sentences", self.classes)
         for row, text in enumerate(texts):
             _check_text(f"row {row}", text)
@@ -167,6 +170,8 @@ def read_sentences(
         >>> read_sentences([("so good", "pos"), ("so dull", "neg")]).labels.tolist()
         [1, 0]
     """
+    if where is not None and not callable(where):
+        raise MixTypeError(f"read_sentences: where={where!r}, expected a function of a row, {{column: value}}")
     table = _table(source, text, label)
     if where is not None:
         table = table.where(where)
@@ -193,6 +198,11 @@ def _table(source: Any, text: str | int, label: str | int) -> Table:
     if isinstance(source, Mapping):
         raise MixTypeError(f"read_sentences: got a dict with {list(source)[:8]}; choose a split, dataset['train']")
     columns = getattr(source, "column_names", None)
+    if hasattr(source, "features") and not hasattr(source, "__len__"):
+        raise MixTypeError(
+            "read_sentences: got a data set that streams, expected one in memory: "
+            "Dataset.from_list(list(source), features=source.features)"
+        )
     if columns is not None and hasattr(source, "features"):
         held = {name: list(source[name]) for name in columns}
         classes = {name: tuple(f.names) for name, f in source.features.items() if getattr(f, "names", None)}
@@ -241,6 +251,9 @@ def _class_names(owner: str, classes: Any) -> tuple[str, ...]:
 
 def _numbered(places: list[str], labels: list[Any], names: tuple[str, ...] | None) -> tuple[list[int], tuple[str, ...]]:
     """The labels as numbers, and the names of the classes."""
+    for place, label in zip(places, labels, strict=True):
+        if label is None or (isinstance(label, str) and not label.strip()):
+            raise MixValueError(f"{place}: label {label!r}, expected one: fill it in, or leave that row out")
     if any(isinstance(label, str) for label in labels):
         numeric = [isinstance(label, str) and _NUMBER.fullmatch(label) is not None for label in labels]
         for place, label, one in zip(places, labels, numeric, strict=True):
@@ -249,13 +262,26 @@ def _numbered(places: list[str], labels: list[Any], names: tuple[str, ...] | Non
             if names is None and not one and any(numeric):
                 raise MixValueError(f"{place}: label {label!r} among numbers: give classes=[...] if they are names")
         if not all(numeric) or (names is not None and set(labels) <= set(names)):
-            known = tuple(sorted(set(labels))) if names is None else names
+            known = _found_names(places, labels) if names is None else names
             by_name = {name: i for i, name in enumerate(known)}
             return [_by_name(place, label, by_name) for place, label in zip(places, labels, strict=True)], known
         labels = [float(label) if "." in label else int(label) for label in labels]
     most = None if names is None else len(names)
     numbers = [_whole(place, label, most) for place, label in zip(places, labels, strict=True)]
     return numbers, tuple(str(i) for i in range(max(numbers) + 1)) if names is None else names
+
+
+def _found_names(places: list[str], labels: list[str]) -> tuple[str, ...]:
+    """The names among the labels, sorted; no two of them may differ by blanks around them alone."""
+    first: dict[str, tuple[str, str]] = {}
+    for place, label in zip(places, labels, strict=True):
+        there, other = first.setdefault(label.strip(), (place, label))
+        if other != label:
+            raise MixValueError(
+                f"{place}: label {label!r}, and {other!r} in {there}, differ by blanks alone: mend one of them, or "
+                "give classes=[...] if they are two"
+            )
+    return tuple(sorted(set(labels)))
 
 
 def _by_name(place: str, label: str, known: Mapping[str, int]) -> int:
@@ -269,6 +295,8 @@ def _by_name(place: str, label: str, known: Mapping[str, int]) -> int:
 
 def _whole(place: str, label: Any, classes: int | None) -> int:
     """A label that is a number, checked."""
+    if getattr(label, "shape", None) == () and hasattr(label, "item"):  # of a tensor too
+        label = label.item()
     if not isinstance(label, (int, float, np.integer, np.floating, np.bool_)) or not math.isfinite(label):
         raise MixTypeError(f"{place}: label {label!r}, expected a whole number of 0 or more, or a name")
     if label != int(label) or label < 0:

@@ -12,11 +12,11 @@ import numpy as np
 
 from mixops import MixTypeError, MixValueError, streams
 
+from .vectors import WordVectors
+from .vocabulary import Coverage, Vocabulary
+
 if TYPE_CHECKING:
     from torch import nn
-
-    from .vectors import WordVectors
-    from .vocabulary import Coverage, Vocabulary
 
 #: Random vectors are uniform from -this to this, as in Kim 2014.
 SPREAD = 0.25
@@ -75,7 +75,7 @@ def word_embedding(
 
     Raises:
         MixError: if the setting is unknown, a pretrained one comes without vectors, dim is below 1 or not that of the
-            vectors, or the seed is out of range.
+            vectors, vocabulary or vectors are of another kind, or the seed is out of range.
 
     Example:
         >>> from mixops.pipelines.text.vocabulary import Vocabulary
@@ -89,6 +89,10 @@ def word_embedding(
     import torch
     from torch import nn
 
+    if not isinstance(vocabulary, Vocabulary):
+        raise MixTypeError(
+            f"word_embedding: got {type(vocabulary).__name__}, expected a Vocabulary: Vocabulary.of(texts)"
+        )
     chosen = setting_of(setting)
     rng = streams.sample_stream(seed, 0, 0, _STAGE)
     size = _dimension(setting, chosen, vectors, dim)
@@ -185,6 +189,8 @@ def _parameters(optimizer: Any) -> Iterable[Any]:
 
 
 def _dimension(name: str, setting: Setting, vectors: Any, dim: Any) -> int:
+    if vectors is not None and not isinstance(vectors, WordVectors):
+        raise MixTypeError(f"{name}: vectors is {type(vectors).__name__}, expected word_vectors(...)")
     held = None if vectors is None else int(vectors.array.shape[1])
     if setting.pretrained and held is None:
         raise MixValueError(

@@ -29,8 +29,8 @@ def text_stage(augmenter: Any, seed: int, *, field: str = "text") -> PerSample:
         A PerSample for ``keyed(sentences, stage=[text_stage(...), TokenizeStage(vocabulary)])``.
 
     Raises:
-        MixError: if the augmenter cannot be called; on a call, if no sentence comes out, more than one, or one with no
-            tokens.
+        MixError: if the augmenter cannot be called; on a call, if the field holds no text, or no sentence comes out,
+            more than one, or one with no tokens.
 
     Example:
         >>> stage = text_stage(str.upper, seed=7)
@@ -58,7 +58,14 @@ class _Augmented:
         self.call, self.__name__ = call, name
 
     def __call__(self, text: str) -> str:
-        return self._one(text, self.call(text))
+        return self._one(text, self.call(self._checked(text)))
+
+    def _checked(self, text: Any) -> str:
+        if not isinstance(text, str):
+            raise MixTypeError(
+                f"{self.__name__}: got {type(text).__name__}, expected text: set field= to that of the text"
+            )
+        return text
 
     def _one(self, text: str, made: Any) -> str:
         sentences = list(made) if isinstance(made, (list, tuple)) else [made]
@@ -75,7 +82,7 @@ class _Drawing(_Augmented):
     """The same for a callable that takes a generator: PerSample looks for the name ``rng``."""
 
     def __call__(self, text: str, rng: Any = None) -> str:
-        return self._one(text, self.call(text, rng=rng))
+        return self._one(text, self.call(self._checked(text), rng=rng))
 
 
 class TokenizeStage:

@@ -41,6 +41,8 @@ def encoded(encode: Callable[[str], Any], text: str, place: str) -> np.ndarray:
         raise MixValueError(f"{place}: a sentence with no tokens, {text!r:.60}: leave it out")
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise MixTypeError(f"{place}: ids of {ids.dtype} and shape {ids.shape}, expected a row of whole numbers")
+    if ids.min() < 0:
+        raise MixValueError(f"{place}: the id {int(ids.min())}, expected 0 or more")
     return ids.astype(np.int64)
 
 
@@ -58,7 +60,8 @@ class TokenizedSentences:
         lengths: (n,) int64, tokens in each sentence, for BucketBatchSampler.
 
     Raises:
-        MixError: if a sentence has no token; its row is named.
+        MixError: if these are no Sentences, or a sentence has no token or other ids than whole numbers of 0 or more;
+            its row is named.
 
     Example:
         >>> from mixops.pipelines.text import Vocabulary
@@ -69,6 +72,10 @@ class TokenizedSentences:
     """
 
     def __init__(self, sentences: Sentences, vocabulary: Any) -> None:
+        if not isinstance(sentences, Sentences):
+            raise MixTypeError(
+                f"TokenizedSentences: got {type(sentences).__name__}, expected Sentences: read_sentences(...)"
+            )
         encode = encoder(vocabulary)
         self.ids = [encoded(encode, text, f"row {row}") for row, text in enumerate(sentences.texts)]
         self.lengths = np.array([len(ids) for ids in self.ids], np.int64)

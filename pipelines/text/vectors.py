@@ -72,8 +72,15 @@ class WordVectors:
             counts the words of the vocabulary and, by its counts, their tokens.
 
         Raises:
-            MixError: if no word of the vocabulary has a vector, or unknown is another word.
+            MixError: if no word of the vocabulary has a vector, unknown is another word, or vocabulary or rng is of
+                another kind.
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise MixTypeError(f"WordVectors.matrix: got {type(vocabulary).__name__}, expected a Vocabulary")
+        if not isinstance(rng, np.random.Generator):
+            raise MixTypeError(
+                f"WordVectors.matrix: rng is {type(rng).__name__}, expected a generator: np.random.default_rng(seed)"
+            )
         if unknown not in ("normal", "uniform"):
             raise MixValueError(f'WordVectors.matrix: unknown={unknown!r}, expected "normal" or "uniform"')
         rows = {word: row for row, word in enumerate(self.words)}
@@ -171,6 +178,11 @@ def _of_model(source: Any, tokenizer: Any, wanted: Callable[[str], bool]) -> tup
     if tokenizer is None:
         raise MixTypeError("word_vectors: a model's matrix has no words: give its tokenizer, tokenizer=...")
     array = weight.detach().float().cpu().numpy()
+    if not hasattr(tokenizer, "get_vocab") and not isinstance(tokenizer, (Vocabulary, Iterable)):
+        raise MixTypeError(
+            f"word_vectors: tokenizer is {type(tokenizer).__name__}, expected a tokenizer of Hugging Face, a "
+            "Vocabulary, or the words in the order of the rows"
+        )
     if hasattr(tokenizer, "get_vocab"):
         by_id = {int(i): token for token, i in tokenizer.get_vocab().items()}
     else:

@@ -47,6 +47,9 @@ def tokenize(text: str) -> list[str]:
     Returns:
         The tokens, none of them empty.
 
+    Raises:
+        MixError: if it is no text.
+
     Source: our own rules after the Penn Treebank's, which GloVe's text was split by; "cannot" and the like stay whole.
 
     Example:
@@ -55,6 +58,8 @@ def tokenize(text: str) -> list[str]:
         >>> tokenize("the u.s. wo n't re-open 3,000 sites .")
         ['the', 'u.s.', 'wo', "n't", 're-open', '3,000', 'sites', '.']
     """
+    if not isinstance(text, str):
+        raise MixTypeError(f"tokenize: got {type(text).__name__}, expected a text, one of Sentences.texts say")
     tokens: list[str] = []
     for chunk in text.translate(_STRAIGHT).lower().split():
         if chunk.isalnum():  # most words, at once
@@ -165,8 +170,7 @@ class Vocabulary:
         numbers = [1] * len(held) if counts is None else [count("Vocabulary", "counts", c) for c in counts]
         if len(numbers) != len(held):
             raise MixValueError(f"Vocabulary: {len(held)} words and {len(numbers)} counts, expected one for each")
-        if tokenize is not None and not callable(tokenize):
-            raise MixTypeError(f"Vocabulary: tokenize is {type(tokenize).__name__}, expected a callable of a text")
+        _check_tokenize(tokenize)
         self.words = (PADDING, UNKNOWN, *held)
         self.counts = (0, 0, *numbers)
         self.tokenize = _DEFAULT if tokenize is None else tokenize
@@ -198,6 +202,7 @@ class Vocabulary:
         """
         least = count("Vocabulary.of", "min_count", min_count)
         limit = None if most is None else count("Vocabulary.of", "most", most)
+        _check_tokenize(tokenize)
         counted = _counted("Vocabulary.of", texts, _DEFAULT if tokenize is None else tokenize)
         kept = sorted(((-n, word) for word, n in counted.items() if n >= least and word not in (PADDING, UNKNOWN)))
         return cls([word for _, word in kept[:limit]], [-n for n, _ in kept[:limit]], tokenize=tokenize)
@@ -218,7 +223,7 @@ class Vocabulary:
             (T,) int64, T ≥ 1.
 
         Raises:
-            MixError: if the text has no token.
+            MixError: if it is no text, or has no token.
         """
         ids = [self._ids.get(token, 1) for token in self.tokenize(text)]
         if not ids:
@@ -283,10 +288,18 @@ class Vocabulary:
         return cls(words, counts, tokenize=tokenize)
 
 
+def _check_tokenize(tokenize: Any) -> None:
+    if tokenize is not None and not callable(tokenize):
+        raise MixTypeError(f"Vocabulary: tokenize is {type(tokenize).__name__}, expected a callable of a text")
+
+
 def _counted(owner: str, texts: Any, split: Callable[[str], Iterable[str]]) -> Counter[str]:
-    if isinstance(texts, str):
-        raise MixTypeError(f"{owner}: got one text, expected several: a list, or Sentences.texts")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        got = "one text" if isinstance(texts, str) else type(texts).__name__
+        raise MixTypeError(f"{owner}: got {got}, expected several: a list, or Sentences.texts")
     counted: Counter[str] = Counter()
-    for text in texts:
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise MixTypeError(f"{owner}: text {row} is {type(text).__name__}, expected text: a list, Sentences.texts")
         counted.update(split(text))
     return counted
