@@ -11,6 +11,7 @@ import pytest
 import torch
 from hidden_models import assert_alike, build, hf_model, hooks_left, one_thread, plan_of, seeded_model, sentences, union
 from mixops.pipelines.hidden import mix_hidden
+from mixops.pipelines.layers import mask_takers, stacks_of
 from torch import Tensor, nn
 
 import mixops as mx
@@ -145,6 +146,16 @@ def test_a_padding_mask_that_nothing_takes_is_said_where_it_hides_something() ->
         assert model(x, nothing, pairs).shape == (3, 4)
     with pytest.raises(mx.MixError, match="padding_mask that hides tokens"), mix_hidden(model, "lstm", PLAN):
         model(x, padding)
+
+
+def test_a_block_is_not_taken_apart_and_what_else_holds_the_layer_is() -> None:
+    blocks = nn.ModuleList(nn.TransformerEncoderLayer(16, 2, 24, batch_first=True) for _ in range(2))
+    model = nn.ModuleDict({"pooled": Padded(), "blocks": blocks})
+    for layer, wanted in (
+        ("blocks.1.self_attn", ["pooled", "blocks.0", "blocks.1"]),
+        ("pooled.lstm", ["blocks.0", "blocks.1"]),
+    ):
+        assert [path for path, _ in mask_takers(model, stacks_of(model), layer)] == wanted
 
 
 # -- copies ------------------------------------------------------------------------------------------------------------

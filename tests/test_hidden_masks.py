@@ -442,6 +442,8 @@ def test_every_pass_through_parts_of_a_model_is_masked_as_the_first(layer: str |
     with torch.no_grad(), mix_hidden(bert, layer, PLAN):
         for _ in range(3):
             assert_alike([bert.classifier(bert.bert(**batch).pooler_output)], [wanted])
+            with pytest.raises(IndexError):  # a pass that breaks off is none
+                bert.bert(**{**batch, "input_ids": batch["input_ids"] + 60})
         assert_alike([bert(**batch).logits], [wanted])
     with torch.no_grad(), mix_hidden(bert, layer, PLAN):
         assert_alike([bert(**batch).logits], [wanted])

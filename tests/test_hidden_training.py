@@ -235,6 +235,7 @@ def test_a_compiled_model_is_refused_and_compiled_blocks_are_not() -> None:
         with pytest.raises(mx.MixError, match="compiled"), mix_hidden(model, 1, PLAN):
             pass
         assert not hooks_left(model)
+    assert_alike(step(block, "words"), step(tower(0.0, ""), "words"))  # the mask is changed where the model is called
     model = tower(0.0, "")
     for i, one in enumerate(model.blocks):  # type: ignore[arg-type]
         model.blocks[i] = torch.compile(one, backend="eager")  # type: ignore[index, operator]
