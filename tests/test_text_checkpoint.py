@@ -51,6 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_a_setting_that_would_be_passed_over_is_refused(folder: Path) -> None:
+    with pytest.raises(mx.MixValueError, match=r"setting='RandomFix' with the checkpoint .* leave setting out"):
+        tuned(folder, setting="RandomFix")
+
+
 def tuned(folder: Path, op: mx.Operator | None = None, **given: Any) -> Any:
     options = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "seed": 2, **given}
     return train_text(DATA, DATA, model=folder, op=op, **options)

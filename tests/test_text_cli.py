@@ -140,8 +140,39 @@ def test_errors_are_one_line_and_leave_no_report(files: dict[str, str], capsys: 
     assert "brings its own word vectors" in failed(capsys, *command(files, "--model", "x", "--setting", "RandomFix"))
     assert "lr=0.0" in failed(capsys, *command(files, "--lr", "0"))
     assert "--seed" in failed(capsys, *command(files, "--seed", "-1"))
-    assert "expected one of each operator" in failed(capsys, *command(files, "--seed", "1", "--seed", "1"))
     assert not Path(files["report"]).exists()
+
+
+def test_what_would_fail_after_the_training_fails_before_it(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(*args: Any, **given: Any) -> None:
+        raise AssertionError("a run was trained")
+
+    monkeypatch.setattr("mixops.pipelines.text.training.train_text", trained)
+    assert "--seed 1 is given twice" in failed(capsys, *command(files, "--seed", "1", "--seed", "1"))
+    twice = ("--op", "WordMixup(1.0)", "--op", "WordMixup()")
+    assert "--op WordMixup() is given twice" in failed(capsys, *command(files, *twice))
+    assert "op=CutMix() cannot be drawn" in failed(capsys, *command(files, "--op", "none", "--op", "CutMix()"))
+    assert "op=Mixup() names no layer" in failed(capsys, *command(files, "--op", "none", "--op", "Mixup()"))
+    inside = f"{files['train.tsv']}/report"  # in a file
+    assert "no folder can be made" in failed(capsys, *command(files, "--out", inside))
+    assert sorted(path.name for path in Path(files["report"]).parent.iterdir()) == [
+        "test.tsv",
+        "train.tsv",
+        "vectors.txt",
+    ]
+
+
+def test_broken_lines_of_vectors_stop_or_are_left_out_and_told(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Path(files["vectors.txt"]).open("a", encoding="utf-8") as file:
+        file.write("it 1 x 1\n")
+    given = command(files, "--vectors", files["vectors.txt"], "--setting", "PretrainFix")
+    assert "1 of 4 lines are broken" in failed(capsys, *given)
+    assert main(*given, "--broken", "skip") == 0
+    assert "broken lines of vectors that were left out: 1\n" in capsys.readouterr().out
 
 
 def test_the_module_is_a_program(files: dict[str, str]) -> None:

@@ -211,6 +211,29 @@ def test_only_matrices_decay() -> None:
     assert [(group["weight_decay"], group["params"][0].ndim) for group in optimizer.param_groups] == [(0.2, 2), (0, 1)]
 
 
+ONE = Sentences(["who ?", "who is it ?"], [0, 0], ["person"])
+
+
+class Positional(Small):
+    def forward(self, ids: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(ids)
+
+
+class Paired(Small):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return super().forward(input_ids, attention_mask), input_ids
+
+
+class Named(Small):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        return {"logits": super().forward(input_ids, attention_mask)}
+
+
+def test_logits_may_come_in_a_dict() -> None:
+    named, plain = (run(mx.WordMixup(), model=model) for model in (Named, Small))
+    assert np.array_equal(named.probs, plain.probs)
+
+
 Wrong = tuple[Callable[[], Any], str]
 WRONG: dict[str, Wrong] = {
     "classes": (lambda: run(test=Sentences(["who ?"], [0], ["person", "thing"])), "expected the same"),
@@ -232,6 +255,22 @@ WRONG: dict[str, Wrong] = {
     "no model": (lambda: run(model=3), "model is int"),
     "package": (lambda: run(model="package:no-such-thing", dim=None), "pip install no-such-thing"),
     "late operator": (lambda: run(mx.TMix((9,))), "block"),
+    "operator on boxes": (
+        lambda: run(mx.CutMix()),
+        r"op=CutMix\(\) cannot be drawn for sentences, expected one on hid",
+    ),
+    "operators in a row": (lambda: run(mx.WordMixup() | mx.SentenceMixup()), "draws 2 plans, .* OneOf"),
+    "one class": (lambda: run(train=ONE, test=ONE), r"classes \['person'\], expected two or more"),
+    "path of vectors": (lambda: run(setting="PretrainFix", vectors="glove.txt", dim=None), "vectors is str"),
+    "workers": (lambda: run(workers=-1), "workers=-1"),
+    "no device": (lambda: run(device=None), "device=None"),
+    "progress": (lambda: run(progress=3), "progress=3"),
+    "network": (lambda: run(model=nn.Linear(2, 2)), "a network already, Linear"),
+    "no network": (lambda: run(model=lambda embedding, classes: None), "model made NoneType"),
+    "few logits": (lambda: run(model=lambda embedding, classes: Small(embedding, 2)), r"\(10, 2\), .* \(10, 3\)"),
+    "other arguments": (lambda: run(model=Positional), r"Positional\.forward: .*'ids'"),
+    "tuple": (lambda: run(model=Paired), "put out tuple, expected logits"),
+    "divergence": (lambda: run(lr=1e30), r"(in step|after epoch) \d+ .*: lower lr=1e\+30"),
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,12 @@ def _operator(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]
 )
 @click.option("--vectors", metavar="SOURCE", help="Word vectors: a GloVe text file, an .npz, or package:NAME.")
 @click.option("--keys", default="words,vectors", help="Names of words and vectors in an .npz, joined with a comma.")
+@click.option(
+    "--broken",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    help="Broken lines of a text file of vectors: stop, or leave them out.",
+)
 @click.option("--dim", type=click.IntRange(min=1), help="Numbers of a random word vector.  [default: 50]")
 @click.option(
     "--op",
@@ -72,6 +80,7 @@ def train_command(
     setting: str | None,
     vectors: str | None,
     keys: str,
+    broken: str,
     dim: int | None,
     ops: list[mx.Operator | None],
     seeds: tuple[int, ...],
@@ -92,18 +101,23 @@ def train_command(
     from .learners import NETWORKS
     from .report import check_out, write_text_report
     from .settings import setting_of
-    from .training import train_text
+    from .training import check_operator, train_text
 
     if seeds and count:
         raise click.UsageError("--seed and --seeds: expected one of the two")
     if setting is not None and model not in NETWORKS:
         raise click.UsageError(f"--setting is for {', '.join(NETWORKS)}: a checkpoint brings its own word vectors")
+    for name, given_twice in (("--op", _twice(map(repr, ops))), ("--seed", _twice(seeds))):
+        if given_twice is not None:
+            raise click.UsageError(f"{name} {given_twice} is given twice: expected one of each operator on a seed")
+    for op in ops:
+        check_operator(op)
     check_out(out)
     chosen = "RandomTune" if setting is None else setting
     setting_of(chosen)
     learnt = read_sentences(train, text=text, label=label)
     tested = read_sentences(test, text=text, label=label, classes=learnt.classes)
-    given = None if vectors is None else _vectors(vectors, keys)
+    given = None if vectors is None else _vectors(vectors, keys, broken)
     options: dict[str, Any] = {
         **{"model": model, "setting": chosen, "vectors": given, "dim": dim, "epochs": epochs, "batch_size": batch},
         **{"lr": lr, "workers": workers, "threads": threads, "device": device},
@@ -128,12 +142,19 @@ def train_command(
     page = write_text_report(out, runs)
     if runs[0].coverage is not None:
         click.echo(f"pretrained vectors: {runs[0].coverage}")
+    if given is not None and given.skipped:
+        click.echo(f"broken lines of vectors that were left out: {given.skipped}")
     click.echo(f"report: {page}")
 
 
-def _vectors(source: str, keys: str) -> WordVectors:
+def _vectors(source: str, keys: str, broken: str) -> WordVectors:
     names = [name.strip() for name in keys.split(",")]
-    return word_vectors(source, keys=names)
+    return word_vectors(source, keys=names, broken=broken)
+
+
+def _twice(values: Iterable[Any]) -> Any:
+    """The first that is there twice, or None."""
+    return next((value for value, times in Counter(values).items() if times > 1), None)
 
 
 if __name__ == "__main__":

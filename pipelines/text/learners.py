@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,11 @@ from .models import TextCNN, TextLSTM, TextTransformer
 from .recipes import Learner, Recipe
 from .sentences import Sentences
 from .settings import check_setting, setting_of, word_embedding
+from .vectors import WordVectors
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from .vectors import WordVectors
 
 #: Networks on words, by name.
 NETWORKS: dict[str, Callable[[Any, int], Any]] = {"cnn": TextCNN, "lstm": TextLSTM, "transformer": TextTransformer}
@@ -63,7 +63,7 @@ class Network:
         self.make = NETWORKS[model] if isinstance(model, str) else model
         self.setting = setting
         words, met = Vocabulary.of(train.texts), []
-        if pretrained and vectors is not None:
+        if pretrained and isinstance(vectors, WordVectors):  # anything else is refused below
             have = set(vectors.words)
             met = [word for word in Vocabulary.of(test.texts).words[2:] if word in have and word not in words]
         self.vocabulary = Vocabulary([*words.words[2:], *met], [*words.counts[2:], *[0] * len(met)])
@@ -84,12 +84,25 @@ class Network:
 
     def build(self, classes: int) -> nn.Module:
         """The network, its first weights drawn from torch's generator."""
-        net: nn.Module = self.make(self.embedding, classes)
+        from torch import nn
+
+        net: Any = self.make(self.embedding, classes)
+        if not isinstance(net, nn.Module):
+            raise MixTypeError(
+                f"train_text: model made {type(net).__name__} of (embedding, classes), expected a network"
+            )
         return net
 
     def check(self, net: nn.Module, optimizer: Any) -> None:
-        """Refuse word vectors that train, or stay, against the setting."""
+        """Refuse word vectors that train, or stay, against the setting, and a network that is called otherwise."""
         check_setting(net, self.setting, optimizer)
+        try:
+            signature(net.forward).bind(input_ids=None, attention_mask=None)
+        except TypeError as error:
+            raise MixTypeError(
+                f"train_text: {type(net).__name__}.forward: {error}; expected to call it with input_ids= and "
+                "attention_mask="
+            ) from None
 
 
 def learner_of(
@@ -103,6 +116,11 @@ def learner_of(
     from .checkpoint import Checkpoint, checkpoint_folder
 
     if not isinstance(model, (str, Path)):
+        if hasattr(model, "state_dict") and not isinstance(model, type):
+            raise MixTypeError(
+                f"train_text: model is a network already, {type(model).__name__}, expected a function that makes one: "
+                "first weights are those of the seed"
+            )
         if not callable(model):
             raise MixTypeError(
                 f"train_text: model is {type(model).__name__}, expected one of {', '.join(NETWORKS)}, the folder of a "
@@ -115,5 +133,10 @@ def learner_of(
     if vectors is not None or dim is not None:
         raise MixValueError(
             f"train_text: vectors or dim with the checkpoint {model}, which has word vectors of its own"
+        )
+    if setting != "RandomTune":
+        raise MixValueError(
+            f"train_text: setting={setting!r} with the checkpoint {model}, whose word vectors are its own and train: "
+            "leave setting out"
         )
     return Checkpoint(folder, name=str(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,12 +25,18 @@ MEASURES: dict[str, bool] = {"accuracy": False, "nll": True, "ece": True}
 
 
 def check_out(out: Path) -> None:
-    """Refuse, before any training, a folder that ``write_text_report`` would not replace.
+    """Refuse, before any training, a folder that ``write_text_report`` would not replace or could not make.
 
     Raises:
-        MixError: if it holds something that is no report of this program.
+        MixError: if it holds something that is no report of this program, or there cannot be such a folder.
     """
     check_replaceable(out, MARK)
+    near = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=near):
+            pass
+    except OSError as error:
+        raise mx.MixValueError(f"{out}: no folder can be made in {near} ({error.strerror}): name another one") from None
 
 
 def write_text_report(out: str | Path, runs: Sequence[TextRun]) -> Path:

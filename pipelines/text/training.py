@@ -6,8 +6,9 @@ seed with different operators are a pair: they begin at the same weights and see
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,7 +23,8 @@ from mixops import MixTypeError, MixValueError
 from ..hidden import mix_hidden
 from ..keys import keyed
 from ..metrics import accuracy, calibration_error, negative_log_likelihood
-from ..plan_collate import PlanCollator
+from ..plan_collate import PlanCollator, leaves_all, plan_of_rows
+from ..state import count
 from .buckets import BucketBatchSampler
 from .learners import learner_of
 from .padding import pad_batch
@@ -184,8 +186,9 @@ def train_text(
         The run. The global state of torch's random numbers and threads is as it was.
 
     Raises:
-        MixError: if an argument is out of range or of a wrong type, the classes of train and test differ, a pretrained
-            setting has no vectors, or the operator does not fit the model.
+        MixError: if an argument is out of range or of a wrong type, the classes of train and test differ or are fewer
+            than two, a pretrained setting has no vectors, a checkpoint is given a setting, the operator does not fit
+            the model, the model gives other things than logits, or the loss is not finite.
 
     Example:
         >>> import mixops as mx
@@ -201,10 +204,10 @@ def train_text(
     import torch
 
     _check_data(train, test)
-    if op is not None and not isinstance(op, mx.Operator):
-        raise MixTypeError(
-            f"train_text: op is {type(op).__name__}, expected an operator such as WordMixup(1.0), or None"
-        )
+    check_operator(op)
+    workers = count("train_text", "workers", workers)
+    if progress is not None and not callable(progress):
+        raise MixTypeError(f"train_text: progress={progress!r}, expected a function of (done, total, text), or None")
     learner = learner_of(model, train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
     recipe = replace(learner.recipe, **{name: value for name, value in given.items() if value is not None})
@@ -217,7 +220,9 @@ def train_text(
         probs = np.empty(0)
         for epoch in range(recipe.epochs):
             course.run_epoch(epoch, progress)
-            probs = _predicted(net, test_batches, len(test))
+            probs = _predicted(net, test_batches, (len(test), len(train.classes)))
+            if not np.isfinite(probs).all():
+                raise _diverged("after epoch", epoch + 1, "probabilities are not finite", recipe)
             scores.append(_scores(probs, test.labels))
     config = {
         **learner.config,
@@ -293,11 +298,13 @@ class _Course:
         done = epoch * len(self.loader)
         for indices, batch in zip(self._indices, self.loader, strict=True):
             plan = batch.pop("plan", None)
-            count = len(indices)
+            size = len(indices)
             if plan is not None:
                 self.mixing.add(plan, indices, self.train, epoch)
             loss = self._step({name: value.to(self.device) for name, value in batch.items()}, plan)
-            total, rows, done = total + count * loss, rows + count, done + 1
+            total, rows, done = total + size * loss, rows + size, done + 1
+            if not math.isfinite(loss):
+                raise _diverged("in step", done, f"the loss is {loss}", self.recipe)
             if progress is not None:
                 progress(done, self.steps, f"epoch {epoch + 1} of {self.recipe.epochs}, loss {total / rows:.3f}")
         self.losses.append(total / rows)
@@ -308,11 +315,12 @@ class _Course:
         from torch.nn import functional as F
 
         labels = batch.pop("labels")
+        shape = len(labels), len(self.train.classes)
         if plan is None or plan.is_identity:
-            loss = F.cross_entropy(_logits(self.net(**batch)), labels)
+            loss = F.cross_entropy(_logits(self.net(**batch), shape), labels)
         else:
             with mix_hidden(self.net, plan.layer, plan):
-                logits = _logits(self.net(**batch))
+                logits = _logits(self.net(**batch), shape)
             loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(labels, plan))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -321,6 +329,37 @@ class _Course:
         self.optimizer.step()
         self.schedule.step()
         return float(loss.detach())
+
+
+def check_operator(op: Any) -> None:
+    """Refuse what cannot mix inside a network of sentences, before anything is trained.
+
+    Args:
+        op: an operator on hidden states, or None.
+
+    Raises:
+        MixError: if it is none.
+    """
+    if op is None:
+        return
+    fix = "expected one on hidden states: WordMixup, SentenceMixup, ManifoldMixup or TMix"
+    if not isinstance(op, mx.Operator):
+        raise MixTypeError(
+            f"train_text: op is {type(op).__name__}, expected an operator such as WordMixup(1.0), or None"
+        )
+    labels = np.array([0, 0, 1, 1])
+    batch = {"input_ids": labels[:, None], "attention_mask": labels[:, None] * 0 + 1, "labels": labels}
+    try:
+        plan = plan_of_rows(batch, op, 0, (0, 0, 0), owner="train_text", step=1 << 40)  # behind any start_step
+    except mx.MixError as error:
+        raise MixValueError(f"train_text: op={op!r} cannot be drawn for sentences, {fix}; {error}") from None
+    if not isinstance(plan, mx.Plan):
+        raise MixTypeError(
+            f"train_text: op={op!r} draws {len(plan.plans)} plans, one after the other, expected one: OneOf([...]) "
+            "chooses between operators"
+        )
+    if plan.layer is None and not leaves_all(plan):
+        raise MixValueError(f"train_text: op={op!r} names no layer, {fix}")
 
 
 def _check_data(train: Any, test: Any) -> None:
@@ -336,6 +375,10 @@ def _check_data(train: Any, test: Any) -> None:
             f"train_text: train has the classes {list(train.classes)[:8]} and test {list(test.classes)[:8]}, expected "
             "the same: read_sentences(test, classes=train.classes)"
         )
+    if len(train.classes) < 2:
+        raise MixValueError(
+            f"train_text: train has the classes {list(train.classes)}, expected two or more: are these the labels?"
+        )
 
 
 @contextmanager
@@ -346,7 +389,7 @@ def _one_state(threads: int, seed: int, device: str) -> Iterator[None]:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise MixValueError(f"train_text: threads={threads!r}, expected a whole number of 1 or more")
     try:
-        place = torch.empty(0, device=device).device
+        place = torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, AssertionError, TypeError) as error:  # a build without CUDA asserts
         raise MixValueError(f"train_text: device={device!r}: {str(error).splitlines()[0]}") from None
     cuda = [torch.cuda.current_device() if place.index is None else place.index] if place.type == "cuda" else []
@@ -366,9 +409,20 @@ def _listed(stage: Any) -> list[Any]:
     return list(stage) if isinstance(stage, (list, tuple)) else [stage]
 
 
-def _logits(output: Any) -> Any:
-    """Of a network that returns them, or an object that has them."""
-    return getattr(output, "logits", output)
+def _logits(output: Any, shape: tuple[int, int]) -> Any:
+    """Of a network that returns them, or an object that has them; a MixError if there are none of this shape."""
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
+    found = tuple(getattr(logits, "shape", ()))
+    if found != shape:
+        raise MixTypeError(
+            f"train_text: the network put out {type(output).__name__}{f' of shape {found}' if found else ''}, expected "
+            f"logits of shape {shape}, one for each sentence and class, or an object that has them as .logits"
+        )
+    return logits
+
+
+def _diverged(where: str, number: int, what: str, recipe: Recipe) -> MixValueError:
+    return MixValueError(f"train_text: {where} {number} {what}: lower lr={recipe.lr:g}, or look for what is too large")
 
 
 def _test_batches(learner: Learner, test: Sentences) -> Iterator[tuple[list[int], dict[str, Any]]]:
@@ -380,21 +434,18 @@ def _test_batches(learner: Learner, test: Sentences) -> Iterator[tuple[list[int]
         yield list(rows), batch
 
 
-def _predicted(net: Any, batches: list[tuple[list[int], dict[str, Any]]], count: int) -> np.ndarray:
-    """(count, C) float64 probabilities."""
+def _predicted(net: Any, batches: list[tuple[list[int], dict[str, Any]]], shape: tuple[int, int]) -> np.ndarray:
+    """(N, C) float64 probabilities."""
     import torch
 
     net.eval()
     device = next(net.parameters()).device
-    found: np.ndarray | None = None
+    found = np.empty(shape)
     with torch.no_grad():
         for rows, batch in batches:
-            logits = _logits(net(**{name: value.to(device) for name, value in batch.items()}))
-            probs = torch.softmax(logits.double(), 1).cpu().numpy()
-            if found is None:
-                found = np.empty((count, probs.shape[1]))
-            found[rows] = probs
-    assert found is not None  # there is a test sentence
+            put_out = net(**{name: value.to(device) for name, value in batch.items()})
+            logits = _logits(put_out, (len(rows), shape[1]))
+            found[rows] = torch.softmax(logits.double(), 1).cpu().numpy()
     return found
 
 
