@@ -151,6 +151,7 @@ def test_what_would_fail_after_the_training_fails_before_it(
 
     monkeypatch.setattr("mixops.pipelines.text.training.train_text", trained)
     assert "--seed 1 is given twice" in failed(capsys, *command(files, "--seed", "1", "--seed", "1"))
+    assert "--op none is given twice" in failed(capsys, *command(files, "--op", "none", "--op", "none"))
     twice = ("--op", "WordMixup(1.0)", "--op", "WordMixup()")
     assert "--op WordMixup() is given twice" in failed(capsys, *command(files, *twice))
     assert "op=CutMix() cannot be drawn" in failed(capsys, *command(files, "--op", "none", "--op", "CutMix()"))

@@ -107,7 +107,8 @@ def train_command(
         raise click.UsageError("--seed and --seeds: expected one of the two")
     if setting is not None and model not in NETWORKS:
         raise click.UsageError(f"--setting is for {', '.join(NETWORKS)}: a checkpoint brings its own word vectors")
-    for name, given_twice in (("--op", _twice(map(repr, ops))), ("--seed", _twice(seeds))):
+    names = ("none" if op is None else repr(op) for op in ops)
+    for name, given_twice in (("--op", _twice(names)), ("--seed", _twice(seeds))):
         if given_twice is not None:
             raise click.UsageError(f"{name} {given_twice} is given twice: expected one of each operator on a seed")
     for op in ops:
