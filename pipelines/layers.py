@@ -241,12 +241,16 @@ def _outermost_with_embeddings(core: nn.Module) -> list[nn.Module]:
 
 
 def _input_embeddings(module: nn.Module) -> nn.Module | None:
-    get = getattr(module, "get_input_embeddings", None)
-    if get is None:
-        return None
+    encoder = _answer(module, "get_encoder")  # T5 and BART hold a table beside those that they run
+    own = None if encoder is None or encoder is module else _answer(encoder, "get_input_embeddings")
+    return own if own is not None else _answer(module, "get_input_embeddings")
+
+
+def _answer(module: nn.Module, method: str) -> nn.Module | None:
+    """The module that a method of this one names, if it has the method and has an answer."""
     try:
-        found = get()
-    except NotImplementedError:
+        found = getattr(module, method)()
+    except (AttributeError, NotImplementedError):
         return None
     return found if isinstance(found, nn.Module) else None
 
@@ -259,7 +263,9 @@ def _sentence(core: nn.Module) -> Place:
     linears = [(path, module) for path, module in core.named_modules() if isinstance(module, nn.Linear)]
     if not linears:
         raise MixValueError(f"layer 'sentence': {type(core).__name__} has no nn.Linear; name a module by its path")
-    path, last = linears[-1]
+    # A head may be registered before the encoder: those inside blocks come last in line.
+    blocks = tuple(f"{path}." for path in stacks_of(core))
+    path, last = next((one for one in reversed(linears) if not one[0].startswith(blocks)), linears[-1])
     return Place(f"'sentence' (what {path or 'the model'} takes)", last, path, "sentence", takes=True)
 
 

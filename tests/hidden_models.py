@@ -26,7 +26,7 @@ torchvision_schemas()  # Transformers imports torchvision
 import transformers as hf  # noqa: E402
 
 VOCABULARY, LENGTH, BLOCKS = 60, 9, 3
-_SIZES = {
+SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "num_hidden_layers": BLOCKS,
@@ -39,18 +39,16 @@ _SIZES = {
 
 
 def _bert(attention: str) -> Any:
-    return hf.BertForSequenceClassification(hf.BertConfig(**_SIZES, attn_implementation=attention))
+    return hf.BertForSequenceClassification(hf.BertConfig(**SIZES, attn_implementation=attention))
 
 
 def _roberta(attention: str) -> Any:
-    return hf.RobertaForSequenceClassification(
-        hf.RobertaConfig(**_SIZES, pad_token_id=0, attn_implementation=attention)
-    )
+    return hf.RobertaForSequenceClassification(hf.RobertaConfig(**SIZES, pad_token_id=0, attn_implementation=attention))
 
 
 def _electra(attention: str) -> Any:
     return hf.ElectraForSequenceClassification(
-        hf.ElectraConfig(**_SIZES, embedding_size=16, attn_implementation=attention)
+        hf.ElectraConfig(**SIZES, embedding_size=16, attn_implementation=attention)
     )
 
 
@@ -70,7 +68,7 @@ def _distilbert(attention: str) -> Any:
 
 
 def _deberta(attention: str) -> Any:
-    config = hf.DebertaV2Config(**_SIZES, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8)
+    config = hf.DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8)
     return hf.DebertaV2ForSequenceClassification(config)
 
 
@@ -93,7 +91,7 @@ def _gpt2(attention: str) -> Any:
 
 def _modernbert(attention: str) -> Any:
     config = hf.ModernBertConfig(
-        **_SIZES,
+        **SIZES,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hidden_models import (
     BLOCKS,
     MODELS,
+    SIZES,
     assert_alike,
     blocks_of,
     by_hand,
     gradients,
+    hf,
     hf_model,
     hooks_left,
     one_thread,
@@ -23,6 +27,7 @@ from hidden_models import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixops.pipelines.hidden import mix_hidden
+from mixops.pipelines.layers import find_place
 
 import mixops as mx
 
@@ -131,3 +136,40 @@ def test_models_that_hold_a_pretrained_one_know_its_words_and_blocks() -> None:
     embeddings = model.encoder.get_input_embeddings()(batch["input_ids"])
     hidden = model.encoder(inputs_embeds=embeddings.mean(0).expand(2, -1, -1)).last_hidden_state
     torch.testing.assert_close(logits, model.head(hidden.mean(1)))  # the pooling saw the union, too
+
+
+@pytest.mark.parametrize("kind", ["T5EncoderModel", "T5ForConditionalGeneration", "BartModel"])
+def test_words_are_those_that_the_encoder_runs(kind: str) -> None:
+    small = {"d_model": 16, "vocab_size": 30}
+    if kind.startswith("T5"):
+        config: Any = hf.T5Config(**small, d_kv=8, d_ff=24, num_layers=2, num_heads=2, dropout_rate=0.0)
+    else:
+        heads = {
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24,
+        }
+        config = hf.BartConfig(**small, **heads, encoder_layers=2, decoder_layers=2, dropout=0.0)
+    torch.manual_seed(0)
+    model = getattr(hf, kind)(config).eval()
+    ids = torch.arange(1, 16).reshape(3, 5)
+    encoder = model.get_encoder()
+    plan = plan_of([0.25, 0.5, 1.0], [1, 2, 0])
+    share = torch.tensor(plan.opacity)[..., None]
+    with torch.no_grad():
+        words = encoder.get_input_embeddings()(ids)
+        wanted = encoder(inputs_embeds=(1 - share) * words + share * words[[1, 2, 0]]).last_hidden_state
+        with mix_hidden(encoder if kind == "T5EncoderModel" else model, "words", plan):
+            if kind == "T5EncoderModel":
+                found = encoder(input_ids=ids).last_hidden_state
+            else:
+                out = model(input_ids=ids, decoder_input_ids=ids[:, :2])
+                found = out.encoder_last_hidden_state
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_head_that_is_registered_before_the_encoder_is_where_sentences_are() -> None:
+    config = hf.XLMRobertaConfig(**{**SIZES, "max_position_embeddings": 20})
+    place = find_place(hf.XLMRobertaForSequenceClassification(config), "sentence")
+    assert place.path == "classifier.out_proj"

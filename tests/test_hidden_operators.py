@@ -133,6 +133,8 @@ def test_one_of_several_layers_is_one_draw() -> None:
         drawn(op)
     with pytest.raises(mx.MixError, match="different layers"):
         mx.OneOf([mx.WordMixup(), mx.SentenceMixup()], per="sample").draw(rng(2), mx.Spec(8))
+    alike = mx.OneOf([mx.WordMixup(0.1), mx.WordMixup(5.0)], p=[0.4, 0.4], per="sample")
+    assert {drawn(alike, seed=s).layer for s in range(9)} == {"words"}
 
 
 def test_the_preset_of_mixup_transformer() -> None:

@@ -168,11 +168,16 @@ def _common_form(plans: list[Plan]) -> tuple[tuple[int, ...], int]:
 def _chosen(plans: list[Plan], choice: np.ndarray, n: int) -> Plan:
     """Row n of the plan that row n chose; an untouched row where it chose none of these."""
     shape, k = _common_form(plans)
-    if n and (choice == choice[0]).all():  # no rows to gather
-        one = plans[choice[0]] if choice[0] < len(plans) else Plan.identity(n)
-        return one.promoted(shape).padded(k)
+    if len({p.layer for p in plans}) > 1:
+        layers = ", ".join(str(p.layer) for p in plans)
+        raise MixValueError(
+            f'OneOf(per="sample"): its operators mix at different layers, {layers}, and a batch is mixed at one: use '
+            'per="batch"'
+        )
     if choice.max(initial=0) == len(plans):
-        plans = [*plans, Plan.identity(n)]
+        plans = [*plans, Plan.trusted(Plan.identity(n), layer=plans[0].layer)]
+    if n and (choice == choice[0]).all():  # no rows to gather
+        return plans[choice[0]].promoted(shape).padded(k)
     gathered = Plan.concat(plans)[choice * n + ascending(n)]
     in_place = all(p.base is ascending(n) for p in plans)
     return Plan.trusted(gathered, base=ascending(n)) if in_place else gathered
