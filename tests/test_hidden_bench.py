@@ -42,13 +42,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
 
 def test_every_place_to_mix_at_is_timed_beside_the_plain_step(tiny: tuple[dict[str, Any], Path]) -> None:
     rows = {row["name"]: row for row in tiny[0]["rows"]}
-    assert list(rows) == ["bert-tiny-full", "bert-tiny-padded"]
-    for row in rows.values():
-        ours = {c["name"]: c for c in row["contenders"] if c["ours"]}
-        assert set(ours) == {f"mix_hidden at {at}" for at in ("hidden:0", "hidden:1", "hidden:2", "words", "sentence")}
-        assert all(c["difference"] <= hidden_step.TOLERANCE for c in ours.values())
-        aims = {line["what"]: line["target"] for line in row["lines"] if line["target"] is not None}
-        assert aims == {f"{name} ÷ plain step": 1.05 for name in ours}
+    places = ("hidden:0", "hidden:1", "hidden:2", "words", "sentence")
+    names = [(f"bert-tiny-{kind}-{at.replace(':', '-')}", at) for kind in ("full", "padded") for at in places]
+    assert list(rows) == [name for name, _ in names]
+    assert len(places) == hidden_step.PLACES
+    for name, at in names:
+        (ours,) = [c for c in rows[name]["contenders"] if c["ours"]]
+        assert ours["name"] == f"mix_hidden at {at}"
+        assert ours["difference"] <= hidden_step.TOLERANCE
+        aims = {line["what"]: line["target"] for line in rows[name]["lines"] if line["target"] is not None}
+        assert aims == {f"mix_hidden at {at} ÷ plain step": 1.05}
+        streams = f"two streams up to {at}" in {c["name"] for c in rows[name]["contenders"]}
+        assert streams == at.startswith("hidden")
 
 
 def test_the_report_says_what_it_was_measured_with(tiny: tuple[dict[str, Any], Path]) -> None:
