@@ -228,7 +228,9 @@ def test_the_interpreter_exits_in_the_middle_of_a_pass(tail: str) -> None:
 
 
 def test_a_keyboard_interrupt_leaves_no_thread_behind() -> None:
-    code = ENDLESS + "print('ready', flush=True)\nwhile True:\n    for batch in loader: pass\n"
+    # Whoever runs the tests in the background may have switched the signal off for all that it starts.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = listen + ENDLESS + "print('ready', flush=True)\nwhile True:\n    for batch in loader: pass\n"
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None

@@ -57,6 +57,7 @@ def verdicts(curves: Curves, baseline: str = "none") -> list[Verdict]:
         MixError: if there are fewer than two seeds: one run has no spread.
 
     Example:
+        >>> import numpy as np
         >>> runs = {"none": np.array([[0.5], [0.6]]), "Mixup": np.array([[0.6], [0.7]])}
         >>> verdicts(Curves(np.array([1]), runs))[1].sentence
         'Mixup gains: +10.00 points [+10.00, +10.00], better on 2 of 2 seeds.'

@@ -78,7 +78,7 @@ def word_embedding(
             vectors, vocabulary or vectors are of another kind, or the seed is out of range.
 
     Example:
-        >>> from mixops.pipelines.text.vocabulary import Vocabulary
+        >>> from mixops.pipelines.text import Vocabulary, word_embedding
         >>> embedding, _ = word_embedding(Vocabulary.of(["who is it ?"]), "RandomFix", dim=8)
         >>> embedding.weight.shape, embedding.weight.requires_grad, embedding.weight[0].any().item()
         (torch.Size([6, 8]), False, False)
