@@ -92,6 +92,7 @@ class Row:
         threads: how many everyone may use.
         tolerance: largest difference that still counts as the same result.
         notes: what a reader must know to judge the row.
+        slow: the work takes so long that a copy says nothing of the machine that it met: every round counts.
     """
 
     name: str
@@ -106,6 +107,7 @@ class Row:
     threads: int = 1
     tolerance: float = 0
     notes: Sequence[str] = field(default_factory=tuple)
+    slow: bool = False
 
 
 class PlainCopy:
@@ -205,7 +207,7 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
 def summary(row: Row, seconds: dict[str, np.ndarray], differences: dict[str, float | None]) -> dict[str, Any]:
     """What the rounds say: one entry for each contender and each line that was aimed at."""
     clean = np.ones(len(next(iter(seconds.values()))), bool)
-    if "copy" in seconds:
+    if "copy" in seconds and not row.slow:
         middle = np.percentile(seconds["copy"], 50, method="lower")  # a time that was measured: its round is clean
         clean = (seconds["copy"] <= BAND * middle) & (seconds["copy"] >= middle / BAND)
     kept = {name: times[clean] for name, times in seconds.items()}

@@ -55,6 +55,7 @@ PLAIN, AGAIN = "plain step", "plain step, again"
 METHODS = METHOD | {
     "step": "logits, mean cross-entropy of both labels by the shares of the plan, backward, AdamW; the plain step: "
     "cross-entropy of the label; all take turns on one model, whose weights go on from step to step",
+    "rounds": "every round counts: a copy of milliseconds says little of the machine that steps of seconds met",
     "again": "the plain step is a contender twice: how far their ratio is from 1 is what a ratio here can tell",
     "two streams": "the rows and their partners go through the embeddings and the lower layers side by side, as in the "
     "code of TMix's authors; given the same masks as ours, where that code opens all",
@@ -215,6 +216,7 @@ def rows_of(size: Size, padded: bool, threads: int) -> Iterator[Row]:
             ratios,
             threads=threads,
             tolerance=TOLERANCE,
+            slow=True,
             notes=(
                 f"two streams up to hidden:k call a layer {size.layers} + k times and the embeddings twice, ours "
                 f"{size.layers} times and once",
