@@ -309,9 +309,10 @@ def spec_of(batch: Any, fields: Fields, *, epoch: int | None = None, training: b
 
 
 def evidence_of(batch: Any, fields: Fields, op: Any) -> dict[str, np.ndarray]:
-    """What the operator needs beyond the spec, as NumPy arrays: "labels" is the first entry of Labels.
+    """What the operator needs and uses beyond the spec, as NumPy arrays: "labels" is the first entry of Labels.
 
-    Any other evidence ("lengths", "saliency") is the item of a dict batch that has its name.
+    Any other evidence ("lengths", "saliency") is the item of a dict batch that has its name; what the operator only
+    uses may be missing.
 
     Args:
         batch: see ``mix_batch``.
@@ -332,12 +333,15 @@ def evidence_of(batch: Any, fields: Fields, op: Any) -> dict[str, np.ndarray]:
     """
     evidence = {}
     items = _items(batch, fields)
-    for need in op.needs:
+    uses = getattr(op, "uses", ())
+    for need in (*op.needs, *uses):
         source = (
             next((items[n] for n, f in fields.items() if isinstance(f, Labels)), None) if need == "labels" else None
         )
         if source is None and isinstance(batch, Mapping):
             source = batch.get(need)
+        if source is None and need in uses:
+            continue
         if source is None:
             fix = "add Labels to the fields" if need == "labels" else f"a dict batch with an item {need!r} provides it"
             raise MixValueError(f"{op!r} needs {need}, and the batch has none: {fix}")

@@ -15,6 +15,8 @@ from .keys import BatchKey
 from .state import count
 
 _ONE_A_ROW = "b"
+#: What text batches call the evidence of operators.
+_OTHER_NAMES = {"labels": ("label",), "special": ("special_tokens_mask",), "segments": ("token_type_ids",)}
 
 
 class PlanCollator:
@@ -143,8 +145,9 @@ def plan_of_rows(
     """Draw the plan of a batch that is a dict, from the stream of its key.
 
     Args:
-        batch: with an entry of one row for each sample; ``labels`` (or ``label``) and ``attention_mask`` where the
-            operator needs labels or lengths: nothing else of it is read, and nothing is copied from a device.
+        batch: with an entry of one row for each sample; and, where the operator needs it, ``labels`` (or ``label``),
+            ``attention_mask`` for lengths, ``special_tokens_mask`` for special tokens, ``token_type_ids`` for
+            segments: nothing else of it is read, and nothing else is copied from a device.
         op: the operator.
         seed: of the draws.
         key: (epoch, step, rank).
@@ -167,20 +170,23 @@ def plan_of_rows(
     if not getattr(batch[rows], "shape", (1,)) or not hasattr(batch[rows], "__len__"):
         raise MixTypeError(f"{owner}: {rows!r} of the batch is {batch[rows]!r:.60}, expected an array of its rows")
     evidence = _evidence(owner, batch, op, rows)
-    lengths = evidence.get("lengths")
-    spec = mx.Spec(len(batch[rows]), lengths=lengths, epoch=key[0], training=training, step=step)
+    shape = tuple(np.shape(batch[rows])[1:2]) if "lengths" in op.needs else ()
+    spec = mx.Spec(len(batch[rows]), shape, epoch=key[0], training=training, step=step)
     return op.draw(streams.plan_stream(seed, *key), spec, **evidence)
 
 
 def _evidence(owner: str, batch: Mapping[str, Any], op: mx.Operator, rows: str) -> dict[str, np.ndarray]:
     """What the operator needs, under the names that text batches have for it."""
     found = dict(batch)
-    if "labels" in op.needs:
-        labels = next((batch[name] for name in ("labels", "label") if batch.get(name) is not None), None)
-        if labels is None:
-            raise MixValueError(f"{owner}: {op!r} needs labels, expected an entry 'labels' or 'label' in the batch")
-        found["labels"] = labels
-    if "lengths" in op.needs:
+    for need in (*op.needs, *op.uses):
+        names = (need, *_OTHER_NAMES.get(need, ()))
+        there = next((batch[name] for name in names if batch.get(name) is not None), None)
+        if there is not None:
+            found[need] = there
+        elif need in op.needs and need != "lengths":
+            entry = " or ".join(map(repr, names))
+            raise MixValueError(f"{owner}: {op!r} needs {need}, expected an entry {entry} in the batch")
+    if "lengths" in op.needs and "lengths" not in found:
         mask = batch.get("attention_mask")
         if mask is None:
             raise MixValueError(

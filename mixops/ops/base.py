@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
@@ -103,6 +103,8 @@ class Operator(ABC):
     mixes: ClassVar[bool] = True
     #: Keywords of ``draw`` that replace what would be drawn.
     gives: ClassVar[tuple[str, ...]] = ()
+    #: Evidence that ``draw`` takes where there is some, and does without where there is none.
+    uses: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -129,7 +131,8 @@ class Operator(ABC):
         Args:
             rng: the only source of randomness.
             spec: rows, extents, epoch, training or not.
-            **evidence: what ``needs`` names, and, in place of a draw, what ``gives`` names.
+            **evidence: what ``needs`` names, what ``uses`` names where there is some, and, in place of a draw, what
+                ``gives`` names. "lengths" may be in the spec instead; in neither, every row is full.
 
         Returns:
             A plan; its K, R and number of steps depend on the operator and the spec, never on chance.
@@ -148,6 +151,8 @@ class Operator(ABC):
                 "Spec(n, shape)"
             )
         self._check_evidence(evidence)
+        if evidence.get("lengths") is not None:  # operators read them off the spec, which checks them
+            spec = replace(spec, lengths=evidence.pop("lengths"))
         plan = self._draw(rng, spec, **evidence)
         return plan if self._on(spec) else plan.where(np.zeros(spec.n, bool))
 
@@ -160,13 +165,14 @@ class Operator(ABC):
         if not evidence and not self.needs:
             return
         name = type(self).__name__
-        missing = [e for e in self.needs if evidence.get(e) is None]
+        missing = [e for e in self.needs if evidence.get(e) is None and e != "lengths"]
         if missing:
             raise MixValueError(f"{self!r} needs {', '.join(missing)}: pass {missing[0]}=... to draw")
-        unknown = [e for e in evidence if e not in (*self.needs, *self.gives, "labels")]
+        known = (*self.needs, *self.uses, *self.gives)
+        unknown = [e for e in evidence if e not in (*known, "labels")]
         if unknown:
             raise MixTypeError(
-                f"{name}.draw got {unknown[0]}=, expected {', '.join((*self.needs, *self.gives)) or 'no keyword'}"
+                f"{name}.draw got {unknown[0]}=, expected {', '.join(known) or 'no keyword'}"
             )
 
     @abstractmethod

@@ -29,7 +29,7 @@ def _operators(owner: str, ops: Any) -> tuple[Operator, ...]:
 
 
 def _drawn(op: Operator, rng: np.random.Generator, spec: Spec, evidence: dict[str, Any]) -> list[Plan]:
-    plan = op.draw(rng, spec, **{name: evidence[name] for name in op.needs})
+    plan = op.draw(rng, spec, **{name: evidence[name] for name in (*op.needs, *op.uses) if name in evidence})
     return list(plan.plans) if isinstance(plan, PlanSequence) else [plan]
 
 
@@ -56,6 +56,10 @@ class _Combinator(Operator):
     @cached_property
     def needs(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for op in self.ops for name in op.needs))
+
+    @cached_property
+    def uses(self) -> tuple[str, ...]:  # type: ignore[override]  # a class constant for plain operators
+        return tuple(dict.fromkeys(name for op in self.ops for name in op.uses))
 
     @cached_property
     def mixes(self) -> bool:  # type: ignore[override]  # a class constant for plain operators, the children's here
