@@ -171,9 +171,7 @@ class Operator(ABC):
         known = (*self.needs, *self.uses, *self.gives)
         unknown = [e for e in evidence if e not in (*known, "labels")]
         if unknown:
-            raise MixTypeError(
-                f"{name}.draw got {unknown[0]}=, expected {', '.join(known) or 'no keyword'}"
-            )
+            raise MixTypeError(f"{name}.draw got {unknown[0]}=, expected {', '.join(known) or 'no keyword'}")
 
     @abstractmethod
     def _draw(self, *args: Any, **kwargs: Any) -> Plan | PlanSequence:
