@@ -29,6 +29,7 @@ from mixops import MixTypeError, MixValueError
 from .attention import MASKS, Masks, given_masks, hides_tokens, with_masks
 from .layers import CROSS_NAMES, Place, check_reachable, core_of, find_place, mask_takers, plain_path, stacks_of
 from .mixed_rows import Rows, steps_of
+from .plan_collate import leaves_all
 
 __all__ = ["mix_hidden"]
 
@@ -86,7 +87,7 @@ def mix_hidden(
     through the lower layers as a second stream; here a row is its partner's partner already, at no further cost, and
     both rows then share one dropout mask.
     """
-    if layer is None and isinstance(plan, mx.Plan) and plan.layer is None and plan.is_identity:
+    if layer is None and isinstance(plan, mx.Plan) and leaves_all(plan):
         yield  # OneOf and Sometimes draw such plans where they leave all rows alone
         return
     mixing = _Mixing(model, layer, plan, layout, mask)

@@ -248,9 +248,12 @@ def _input_embeddings(module: nn.Module) -> nn.Module | None:
 
 def _answer(module: nn.Module, method: str) -> nn.Module | None:
     """The module that a method of this one names, if it has the method and has an answer."""
+    ask = getattr(module, method, None)
+    if ask is None:
+        return None
     try:
-        found = getattr(module, method)()
-    except (AttributeError, NotImplementedError):
+        found = ask()
+    except NotImplementedError:
         return None
     return found if isinstance(found, nn.Module) else None
 

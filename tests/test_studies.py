@@ -71,7 +71,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 
 def test_one_seed_has_no_interval() -> None:
-    with pytest.raises(ValueError, match="2 seeds or more"):
+    with pytest.raises(ValueError, match="expected 2 or more"):
         evidence.interval([0.5])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from mixops.pipelines.metrics import paired_interval
 
 SHOWS, NOT_SHOWN, OPPOSITE = "shows", "does not show", "opposite"
 Records = Sequence[Mapping[str, Any]]
@@ -88,15 +88,10 @@ def interval(differences: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     Returns:
         mean, low, high; above and below: seeds on which the difference is above, or below, zero; seeds.
     """
-    from scipy.stats import t  # type: ignore[import-untyped]
-
     d = np.asarray(differences, float)
-    if d.ndim != 1 or len(d) < 2:
-        raise ValueError(f"differences of shape {d.shape}: expected one for each of 2 seeds or more")
-    half = float(t.ppf((1 + level) / 2, len(d) - 1) * d.std(ddof=1) / math.sqrt(len(d)))
-    mean = float(d.mean())
+    mean, low, high = paired_interval(d, level)
     signs = {"above": int((d > 0).sum()), "below": int((d < 0).sum()), "seeds": len(d)}
-    return {"mean": mean, "low": mean - half, "high": mean + half, **signs}
+    return {"mean": mean, "low": low, "high": high, **signs}
 
 
 def values(records: Records, case: str, method: str, measure: str) -> np.ndarray:
