@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from .disk_cache import kept_kernel
+from ..disk_cache import kept_kernel
 from .elements import fill_line, keep, store
 from .raw import call_at, unowned
 from .vector import blend, blend_both, fence, fetch, paint, send, swap, take_over

@@ -11,7 +11,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .disk_cache import kept_callback
+from ..disk_cache import kept_callback
 from .elements import store
 from .raw import pointer
 from .vector import SIZE, Emit, call_once, load_one

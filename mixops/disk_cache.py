@@ -11,7 +11,8 @@ from zlib import crc32
 from numba import njit
 from numba.core.ccallback import CFunc
 
-_SOURCES = ("elements.py", "kernels.py", "raw.py", "tail.py", "vector.py", "../noise.py")
+_BACKENDS = ("elements.py", "kernels.py", "raw.py", "tail.py", "vector.py")
+_SOURCES = (*(f"backends/{name}" for name in _BACKENDS), "noise.py", "windows.py")
 
 
 @cache
