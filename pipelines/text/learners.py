@@ -88,9 +88,7 @@ class Network:
 
         net: Any = self.make(self.embedding, classes)
         if not isinstance(net, nn.Module):
-            raise MixTypeError(
-                f"train_text: model made {type(net).__name__} of (embedding, classes), expected a network"
-            )
+            raise MixTypeError(f"model made {type(net).__name__} of (embedding, classes), expected a network")
         return net
 
     def check(self, net: nn.Module, optimizer: Any) -> None:
@@ -100,8 +98,7 @@ class Network:
             signature(net.forward).bind(input_ids=None, attention_mask=None)
         except TypeError as error:
             raise MixTypeError(
-                f"train_text: {type(net).__name__}.forward: {error}; expected to call it with input_ids= and "
-                "attention_mask="
+                f"{type(net).__name__}.forward: {error}; expected to call it with input_ids= and attention_mask="
             ) from None
 
 
@@ -118,12 +115,12 @@ def learner_of(
     if not isinstance(model, (str, Path)):
         if hasattr(model, "state_dict") and not isinstance(model, type):
             raise MixTypeError(
-                f"train_text: model is a network already, {type(model).__name__}, expected a function that makes one: "
+                f"model is a network already, {type(model).__name__}, expected a function that makes one: "
                 "first weights are those of the seed"
             )
         if not callable(model):
             raise MixTypeError(
-                f"train_text: model is {type(model).__name__}, expected one of {', '.join(NETWORKS)}, the folder of a "
+                f"model is {type(model).__name__}, expected one of {', '.join(NETWORKS)}, the folder of a "
                 "checkpoint, or a function of (embedding, classes)"
             )
         return Network(model, train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
@@ -131,12 +128,10 @@ def learner_of(
         return Network(str(model), train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
     folder = checkpoint_folder(model)
     if vectors is not None or dim is not None:
-        raise MixValueError(
-            f"train_text: vectors or dim with the checkpoint {model}, which has word vectors of its own"
-        )
+        raise MixValueError(f"vectors or dim with the checkpoint {model}, which has word vectors of its own")
     if setting != "RandomTune":
         raise MixValueError(
-            f"train_text: setting={setting!r} with the checkpoint {model}, whose word vectors are its own and train: "
+            f"setting={setting!r} with the checkpoint {model}, whose word vectors are its own and train: "
             "leave setting out"
         )
     return Checkpoint(folder, name=str(model))

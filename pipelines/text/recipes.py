@@ -44,11 +44,11 @@ class Recipe:
             except TypeError:
                 fits = False
             if not fits:
-                raise MixValueError(f"train_text: {name}={value!r}, expected a whole number of 1 or more")
+                raise MixValueError(f"{name}={value!r}, expected a whole number of 1 or more")
         if not isinstance(self.lr, (int, float)) or not 0 < self.lr < float("inf"):
-            raise MixValueError(f"train_text: lr={self.lr!r}, expected a number above 0")
+            raise MixValueError(f"lr={self.lr!r}, expected a number above 0")
         if not isinstance(self.weight_decay, (int, float)) or not 0 <= self.weight_decay < float("inf"):
-            raise MixValueError(f"train_text: weight_decay={self.weight_decay!r}, expected a number of 0 or more")
+            raise MixValueError(f"weight_decay={self.weight_decay!r}, expected a number of 0 or more")
 
     @property
     def config(self) -> dict[str, Any]:

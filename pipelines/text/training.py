@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,13 @@ from mixops import MixTypeError, MixValueError
 
 from ..hidden import mix_hidden
 from ..keys import keyed
-from ..metrics import accuracy, calibration_error, negative_log_likelihood
 from ..plan_collate import PlanCollator, leaves_all, plan_of_rows
 from ..state import count
 from .buckets import BucketBatchSampler
 from .learners import learner_of
 from .padding import pad_batch
 from .recipes import Learner, Recipe
+from .running import check_data, diverged, logits_of, measured_batches, one_state, predicted, scores_of
 from .sentences import Sentences
 from .stages import TokenizeStage
 from .tokenized import TokenizedSentences
@@ -43,8 +42,8 @@ if TYPE_CHECKING:
 PAIRS = 8
 #: Of one batch, so that several shares are seen.
 _OF_ONE_PLAN = 2
-#: Sentences of a batch that is only measured.
-_TEST_BATCH = 256
+#: Who speaks in messages.
+OWNER = "train_text"
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ class Mixing:
         """Mean own share of the mixed sentences; 1 if there are none."""
         return 1 - self.given / self.mixed if self.mixed else 1.0
 
-    def add(self, plan: mx.Plan, indices: list[int], train: Sentences, epoch: int) -> None:
-        """Count a plan, and keep pairs of it while there are few."""
+    def add(self, plan: mx.Plan, row: Callable[[int], tuple[str, str]], epoch: int) -> None:
+        """Count a plan, and keep pairs of it while there are few; ``row(i)`` gives sentence and class of a row."""
         lam = plan.lam
         donor = plan.partner[np.arange(plan.n), plan.weight.argmax(1)]
         rows = np.flatnonzero((lam < 1) & (donor != plan.base))
@@ -102,10 +101,9 @@ class Mixing:
         if len(rows):
             layer = str(plan.layer)
             self.layers[layer] = self.layers.get(layer, 0) + 1
-        for row in rows[: min(PAIRS - len(self.pairs), _OF_ONE_PLAN)]:
-            own, other = indices[plan.base[row]], indices[donor[row]]
-            names = train.classes[train.labels[own]], train.classes[train.labels[other]]
-            self.pairs.append(Pair(train.texts[own], train.texts[other], names, float(lam[row]), plan.layer, epoch))
+        for i in rows[: min(PAIRS - len(self.pairs), _OF_ONE_PLAN)].tolist():
+            (own, own_class), (other, other_class) = row(int(plan.base[i])), row(int(donor[i]))
+            self.pairs.append(Pair(own, other, (own_class, other_class), float(lam[i]), plan.layer, epoch))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +201,7 @@ def train_text(
     """
     import torch
 
-    _check_data(train, test)
+    check_data(OWNER, train, test)
     check_operator(op)
     workers = count("train_text", "workers", workers)
     if progress is not None and not callable(progress):
@@ -211,19 +209,19 @@ def train_text(
     learner = learner_of(model, train, test, setting=setting, vectors=vectors, dim=dim, seed=seed)
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay}
     recipe = replace(learner.recipe, **{name: value for name, value in given.items() if value is not None})
-    with _one_state(threads, seed, device):
+    with one_state(OWNER, threads, seed, device):
         net = learner.build(len(train.classes)).to(torch.device(device))
         course = _Course(learner, net, recipe, train, op, seed, stage, workers)
         learner.check(net, course.optimizer)
-        test_batches = list(_test_batches(learner, test))
+        test_batches = list(measured_batches(learner, test))
         scores: list[tuple[float, float, float]] = []
         probs = np.empty(0)
         for epoch in range(recipe.epochs):
             course.run_epoch(epoch, progress)
-            probs = _predicted(net, test_batches, (len(test), len(train.classes)))
+            probs = predicted(OWNER, net, test_batches, (len(test), len(train.classes)))
             if not np.isfinite(probs).all():
-                raise _diverged("after epoch", epoch + 1, "probabilities are not finite", recipe)
-            scores.append(_scores(probs, test.labels))
+                raise diverged(OWNER, "after epoch", epoch + 1, "probabilities are not finite", recipe)
+            scores.append(scores_of(probs, test.labels))
     config = {
         **learner.config,
         "op": None if op is None else repr(op),
@@ -300,15 +298,20 @@ class _Course:
             plan = batch.pop("plan", None)
             size = len(indices)
             if plan is not None:
-                self.mixing.add(plan, indices, self.train, epoch)
+                self.mixing.add(plan, partial(self._row, indices), epoch)
             loss = self._step({name: value.to(self.device) for name, value in batch.items()}, plan)
             total, rows, done = total + size * loss, rows + size, done + 1
             if not math.isfinite(loss):
-                raise _diverged("in step", done, f"the loss is {loss}", self.recipe)
+                raise diverged(OWNER, "in step", done, f"the loss is {loss}", self.recipe)
             if progress is not None:
                 progress(done, self.steps, f"epoch {epoch + 1} of {self.recipe.epochs}, loss {total / rows:.3f}")
         self.losses.append(total / rows)
         self.seconds.append(time.perf_counter() - start)
+
+    def _row(self, indices: list[int], place: int) -> tuple[str, str]:
+        """Sentence and class of a row of a batch."""
+        index = indices[place]
+        return self.train.texts[index], self.train.classes[self.train.labels[index]]
 
     def _step(self, batch: dict[str, Any], plan: mx.Plan | None) -> float:
         import torch
@@ -317,10 +320,10 @@ class _Course:
         labels = batch.pop("labels")
         shape = len(labels), len(self.train.classes)
         if plan is None or plan.is_identity:
-            loss = F.cross_entropy(_logits(self.net(**batch), shape), labels)
+            loss = F.cross_entropy(logits_of(OWNER, self.net(**batch), shape), labels)
         else:
             with mix_hidden(self.net, plan.layer, plan):
-                logits = _logits(self.net(**batch), shape)
+                logits = logits_of(OWNER, self.net(**batch), shape)
             loss = mx.mixed_loss(F.cross_entropy, logits, *mx.pair_targets(labels, plan))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -362,92 +365,5 @@ def check_operator(op: Any) -> None:
         raise MixValueError(f"train_text: op={op!r} names no layer, {fix}")
 
 
-def _check_data(train: Any, test: Any) -> None:
-    for name, data in (("train", train), ("test", test)):
-        if not isinstance(data, Sentences):
-            raise MixTypeError(
-                f"train_text: {name} is {type(data).__name__}, expected read_sentences(...) or Sentences"
-            )
-        if not len(data):
-            raise MixValueError(f"train_text: {name} has no sentence")
-    if train.classes != test.classes:
-        raise MixValueError(
-            f"train_text: train has the classes {list(train.classes)[:8]} and test {list(test.classes)[:8]}, expected "
-            "the same: read_sentences(test, classes=train.classes)"
-        )
-    if len(train.classes) < 2:
-        raise MixValueError(
-            f"train_text: train has the classes {list(train.classes)}, expected two or more: are these the labels?"
-        )
-
-
-@contextmanager
-def _one_state(threads: int, seed: int, device: str) -> Iterator[None]:
-    """Torch with these threads and with random numbers that begin at the seed; afterwards as it was."""
-    import torch
-
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise MixValueError(f"train_text: threads={threads!r}, expected a whole number of 1 or more")
-    try:
-        place = torch.empty(0, device=torch.device(device)).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # a build without CUDA asserts
-        raise MixValueError(f"train_text: device={device!r}: {str(error).splitlines()[0]}") from None
-    cuda = [torch.cuda.current_device() if place.index is None else place.index] if place.type == "cuda" else []
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=cuda):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed devices that are not ours
-        for index in cuda:
-            torch.cuda.default_generators[index].manual_seed(seed)
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-
 def _listed(stage: Any) -> list[Any]:
     return list(stage) if isinstance(stage, (list, tuple)) else [stage]
-
-
-def _logits(output: Any, shape: tuple[int, int]) -> Any:
-    """Of a network that returns them, or an object that has them; a MixError if there are none of this shape."""
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", output)
-    found = tuple(getattr(logits, "shape", ()))
-    if found != shape:
-        raise MixTypeError(
-            f"train_text: the network put out {type(output).__name__}{f' of shape {found}' if found else ''}, expected "
-            f"logits of shape {shape}, one for each sentence and class, or an object that has them as .logits"
-        )
-    return logits
-
-
-def _diverged(where: str, number: int, what: str, recipe: Recipe) -> MixValueError:
-    return MixValueError(f"train_text: {where} {number} {what}: lower lr={recipe.lr:g}, or look for what is too large")
-
-
-def _test_batches(learner: Learner, test: Sentences) -> Iterator[tuple[list[int], dict[str, Any]]]:
-    """(rows, batch) of all test sentences, the long ones together."""
-    tokens = TokenizedSentences(test, learner)
-    for rows in BucketBatchSampler(tokens.lengths, _TEST_BATCH, shuffle=False, rank=0, world_size=1):
-        batch = pad_batch([tokens[row] for row in rows], pad=learner.pad)
-        del batch["labels"]
-        yield list(rows), batch
-
-
-def _predicted(net: Any, batches: list[tuple[list[int], dict[str, Any]]], shape: tuple[int, int]) -> np.ndarray:
-    """(N, C) float64 probabilities."""
-    import torch
-
-    net.eval()
-    device = next(net.parameters()).device
-    found = np.empty(shape)
-    with torch.no_grad():
-        for rows, batch in batches:
-            put_out = net(**{name: value.to(device) for name, value in batch.items()})
-            logits = _logits(put_out, (len(rows), shape[1]))
-            found[rows] = torch.softmax(logits.double(), 1).cpu().numpy()
-    return found
-
-
-def _scores(probs: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    return accuracy(probs, labels), negative_log_likelihood(probs, labels), calibration_error(probs, labels)
