@@ -40,6 +40,8 @@ class Checkpoint:
 
     recipe = Recipe(epochs=3, batch_size=32, lr=5e-5, warmup=0.1, clip=1.0)
     coverage = test_coverage = None
+    #: What is made of the folder, and the class of Transformers that makes it.
+    kind, auto = "sequence classifier", "AutoModelForSequenceClassification"
 
     def __init__(self, folder: str | Path, *, longest: int = 128, name: str | None = None) -> None:
         from transformers import AutoTokenizer
@@ -64,10 +66,10 @@ class Checkpoint:
 
     def build(self, classes: int) -> nn.Module:
         """The classifier; its head is new, drawn from torch's generator."""
-        from transformers import AutoModelForSequenceClassification
+        import transformers
 
-        with _quiet(), _refused(self.folder, "no sequence classifier can be made of it"):
-            net: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+        with _quiet(), _refused(self.folder, f"no {self.kind} can be made of it"):
+            net: nn.Module = getattr(transformers, self.auto).from_pretrained(
                 self.folder, num_labels=classes, local_files_only=True, use_safetensors=True
             )
         return net
