@@ -298,8 +298,15 @@ def _by_path(model: nn.Module, layer: str) -> Place:
 # -- what hooks cannot reach -------------------------------------------------------------------------------------------
 
 
-def check_reachable(model: nn.Module, modules: list[nn.Module]) -> None:
+def check_reachable(
+    model: nn.Module,
+    modules: list[nn.Module],
+    owner: str = "mix_hidden",
+    otherwise: str = ', or mix in forward: h = mx.mix(h, plan, "b t d")',
+) -> None:
     """Raise if hooks on these modules would not see the batch, be ignored, or be kept for later plans.
+
+    ``owner`` is who hooks them, and ``otherwise`` what else can be done, for the messages.
 
     A module that was wrapped by torch.compile(module) is called through its wrapper, whose hooks run: only what lies
     inside a compiled module is out of reach.
@@ -310,16 +317,15 @@ def check_reachable(model: nn.Module, modules: list[nn.Module]) -> None:
         own = path or type(module).__name__
         if isinstance(module, nn.DataParallel):
             raise MixTypeError(
-                "mix_hidden: DataParallel splits the batch between devices, and a plan is for the whole batch: use "
+                f"{owner}: DataParallel splits the batch between devices, and a plan is for the whole batch: use "
                 "DistributedDataParallel, where each process draws the plan of its own batch"
             )
         if getattr(module, "_compiled_call_impl", None) is not None:
             inside = inside or own
         if inside is not None and id(module) in wanted:
             raise MixValueError(
-                f"mix_hidden: {inside} is compiled, and compiled code keeps hooks as they were when it was made, or "
-                "leaves them out: compile the blocks one by one, blocks[i] = torch.compile(blocks[i]), or mix in "
-                'forward: h = mx.mix(h, plan, "b t d")'
+                f"{owner}: {inside} is compiled, and compiled code keeps hooks as they were when it was made, or "
+                f"leaves them out: compile the blocks one by one, blocks[i] = torch.compile(blocks[i]){otherwise}"
             )
         if type(module).__name__ == "OptimizedModule" and _is_wrapper(module):
             inside = inside or own

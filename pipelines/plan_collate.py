@@ -162,6 +162,22 @@ def plan_of_rows(
     Raises:
         MixError: if the batch lacks an entry, or the operator refuses to draw.
     """
+    rng = streams.plan_stream(seed, *key)
+    return drawn_for_rows(batch, op, rng, owner=owner, rows=rows, epoch=key[0], step=step, training=training)
+
+
+def drawn_for_rows(
+    batch: Mapping[str, Any],
+    op: mx.Operator,
+    rng: np.random.Generator,
+    *,
+    owner: str,
+    rows: str = "input_ids",
+    epoch: int | None = None,
+    step: int | None = None,
+    training: bool = True,
+) -> mx.Plan | mx.PlanSequence:
+    """``plan_of_rows`` from a generator that is at hand."""
     if rows not in batch:
         raise MixValueError(
             f"{owner}: {rows!r} is not in the batch, which has {', '.join(map(repr, batch))}: name an entry with one "
@@ -171,8 +187,8 @@ def plan_of_rows(
         raise MixTypeError(f"{owner}: {rows!r} of the batch is {batch[rows]!r:.60}, expected an array of its rows")
     evidence = _evidence(owner, batch, op, rows)
     shape = tuple(np.shape(batch[rows])[1:2]) if "lengths" in op.needs else ()
-    spec = mx.Spec(len(batch[rows]), shape, epoch=key[0], training=training, step=step)
-    return op.draw(streams.plan_stream(seed, *key), spec, **evidence)
+    spec = mx.Spec(len(batch[rows]), shape, epoch=epoch, training=training, step=step)
+    return op.draw(rng, spec, **evidence)
 
 
 def _evidence(owner: str, batch: Mapping[str, Any], op: mx.Operator, rows: str) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ It needs transformers, and is imported by name: ``from mixops.pipelines.trainer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
 from .plan_collate import check_drawing, leaves_all, plan_of_rows
+from .saliency import logits_of
 
 
 class TrainerMixin:
@@ -141,7 +142,7 @@ class TrainerMixin:
         name = self._label_name(inputs)
         labels = inputs[name]
         outputs = model(**{key: value for key, value in inputs.items() if key != name})
-        logits = _logits_of(outputs)
+        logits = logits_of(outputs, "TrainerMixin")
         if self.mix_loss is not None:
             loss = mx.mixed_loss(self.mix_loss, logits, *mx.pair_targets(labels, plan))
         else:
@@ -193,22 +194,6 @@ class TrainerMixin:
                 f"{owner}: the batch has no {name!r}, only {', '.join(map(repr, inputs))}: mixing needs labels"
             )
         return name
-
-
-def _logits_of(outputs: Any) -> Any:
-    """The logits among what a model returns."""
-    if isinstance(outputs, Mapping):
-        logits = outputs.get("logits")
-    elif isinstance(outputs, tuple):
-        logits = outputs[0]
-    else:
-        logits = getattr(outputs, "logits", outputs)
-    if not hasattr(logits, "softmax"):
-        raise MixTypeError(
-            f"TrainerMixin: the model returned {type(outputs).__name__} without logits, expected an output with "
-            "'logits', a tuple that begins with them, or them alone"
-        )
-    return logits
 
 
 def _default_loss(logits: Any, labels: Any, kind: str | None, smoothing: float) -> tuple[Callable[..., Any], Any, Any]:
