@@ -8,18 +8,26 @@ from .execute import mix, preload
 from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
 from .fills import Fill, Fills
 from .memory import Pool, PoolStats, pool
+from .nearest import TokenTable
 from .ops import (
     Chain,
     CutMix,
+    Cutoff,
     Cutout,
+    HiddenCut,
     ManifoldMixup,
     Mixup,
     OneOf,
     Operator,
     RandomErasing,
     SentenceMixup,
+    SeqMix,
     Sometimes,
+    SpanMix,
+    SSMix,
     TMix,
+    TokenDelete,
+    TokenSwap,
     WordMixup,
 )
 from .output import Output
@@ -31,16 +39,19 @@ from .targets import mixed_accuracy, pair_targets, soft_targets, sparse_targets
 
 if TYPE_CHECKING:
     from .losses import SoftCrossEntropy as SoftCrossEntropy
+    from .losses import consistency_loss as consistency_loss
     from .losses import mixed_loss as mixed_loss
 
 __all__ = [
     "Chain",
     "CutMix",
+    "Cutoff",
     "Cutout",
     "Field",
     "Fields",
     "Fill",
     "Fills",
+    "HiddenCut",
     "Labels",
     "ManifoldMixup",
     "MixError",
@@ -55,10 +66,16 @@ __all__ = [
     "Pool",
     "PoolStats",
     "RandomErasing",
+    "SSMix",
     "SentenceMixup",
+    "SeqMix",
     "Sometimes",
+    "SpanMix",
     "Spec",
     "TMix",
+    "TokenDelete",
+    "TokenSwap",
+    "TokenTable",
     "WordMixup",
     "evidence_of",
     "mix",
@@ -76,7 +93,7 @@ __all__ = [
 ]
 
 # These need torch: they load when asked for, and stay out of __all__ so that a star import does without it.
-_LAZY = {"SoftCrossEntropy": "losses", "mixed_loss": "losses"}
+_LAZY = {"SoftCrossEntropy": "losses", "consistency_loss": "losses", "mixed_loss": "losses"}
 
 
 def __getattr__(name: str) -> Any:

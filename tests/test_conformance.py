@@ -14,7 +14,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from conftest import ENGINES, FLOATS, Engine, data
+from conftest import ENGINES, FLOATS, Engine, data, token_evidence
 
 import mixops as mx
 import mixops.ops
@@ -59,6 +59,13 @@ OPERATORS = {
     "ManifoldMixup": Row(mx.ManifoldMixup(["input", "layer1"], per="sample"), (1, 2), blends=True),
     "TMix": Row(mx.TMix({7, 9}, fold=True), (1,), blends=True),
     "Sometimes": Row(mx.Sometimes(mx.CutMix(per="sample"), 0.5, per="sample")),
+    "Cutoff": Row(mx.Cutoff(0.4, fill=3), (1,)),
+    "Cutoff-feature": Row(mx.Cutoff(0.4, "feature"), (2,)),
+    "HiddenCut": Row(mx.HiddenCut("layer1", share=0.4), (1,)),
+    "TokenSwap": Row(mx.TokenSwap(0.3), (1,)),
+    "TokenDelete": Row(mx.TokenDelete(0.3, fill=5), (1,)),
+    "SSMix": Row(mx.SSMix(0.3), (1,)),
+    "SpanMix-tokens": Row(mx.SpanMix(0.3, pieces="tokens", align=False, pairs=True), (1,)),
 }
 
 #: Layouts with odd extents; the channel axis has 3, because the table's fills have.
@@ -90,7 +97,8 @@ TABLE = [(a, n, d) for a in LAYOUTS for n, r in OPERATORS.items() for d in (*FLO
 
 def drawn(name: str, x: np.ndarray, layout: str) -> Any:
     rng = np.random.default_rng(zlib.crc32(f"{name} {layout}".encode()))
-    return OPERATORS[name].op.draw(rng, mx.Spec.like(x, layout))
+    op, spec = OPERATORS[name].op, mx.Spec.like(x, layout)
+    return op.draw(rng, spec, **token_evidence(op, spec))
 
 
 @cache
@@ -272,7 +280,8 @@ def test_out_that_is_another_view_of_the_same_elements_counts_as_in_place(engine
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 8])
 def test_any_batch_size_mixes(engine: Engine, n: int, name: str) -> None:
-    layout, rows = ("b c h w", (n, 3, 5, 6)) if 2 in OPERATORS[name].ranks else ("b d", (n, 9))
+    ranks = OPERATORS[name].ranks
+    layout, rows = ("b c h w", (n, 3, 5, 6)) if 2 in ranks else ("b t" if 1 in ranks else "b d", (n, 9))
     for dtype in ("float32", "uint8"):
         x = data(dtype, rows)
         plan = drawn(name, x, layout)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import data
+from conftest import data, token_evidence
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +32,15 @@ OPERATORS: dict[str, mx.Operator] = {
     "Chain-steps": mx.CutMix() | mx.Mixup(0.8) | mx.Cutout(fraction=0.25),
     "Sometimes": mx.Sometimes(mx.CutMix(per="pair", pairing="flip"), 0.3, per="sample"),
     "Sometimes-always": mx.Sometimes(mx.Mixup(), 1.0),
+    "Cutoff": mx.Cutoff(0.3, p=0.9),
+    "Cutoff-feature": mx.Cutoff(0.3, "feature"),
+    "HiddenCut": mx.HiddenCut(["layer1", 3], top=0.5),
+    "TokenSwap": mx.TokenSwap(0.2, p=0.9),
+    "TokenDelete": mx.TokenDelete(count=2),
+    "SSMix": mx.SSMix(0.3, pairs=True, p=0.9),
+    "SpanMix": mx.SpanMix(0.3, pairing="derange"),
+    "SpanMix-tokens": mx.SpanMix(0.3, pieces="tokens", align=False),
+    "OneOf-spans": mx.OneOf([mx.SSMix(0.3), mx.SpanMix(0.2)], per="sample"),
 }
 
 
@@ -43,8 +52,11 @@ def steps(plan: Any) -> list[mx.Plan]:
     return list(plan.plans) if isinstance(plan, mx.PlanSequence) else [plan]
 
 
-def labels_for(op: mx.Operator, n: int) -> dict[str, Any]:
-    return {"labels": np.arange(n) % 3} if "labels" in op.needs else {}
+def draw(name: str, generator: np.random.Generator, n: int, op: mx.Operator | None = None, **when: Any) -> Any:
+    """A draw for n rows; of tokens, where the operator looks at them."""
+    op = OPERATORS[name] if op is None else op
+    spec = mx.Spec(n, SHAPE[:1] if "lengths" in op.needs else SHAPE, **when)
+    return op.draw(generator, spec, **token_evidence(op, spec))
 
 
 # -- what holds for all ------------------------------------------------------------------------------------------------
@@ -71,24 +83,22 @@ def test_an_operator_is_frozen(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_same_generator_draws_the_same_plan_and_another_one_another(name: str) -> None:
-    spec = mx.Spec(16, SHAPE)
-    assert OPERATORS[name].draw(rng(3), spec) == OPERATORS[name].draw(rng(3), spec)
-    assert any(OPERATORS[name].draw(rng(3), spec) != OPERATORS[name].draw(rng(s), spec) for s in (4, 5, 6))
+    assert draw(name, rng(3), 16) == draw(name, rng(3), 16)
+    assert any(draw(name, rng(3), 16) != draw(name, rng(s), 16) for s in (4, 5, 6))
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_k_rank_and_steps_never_depend_on_chance(name: str) -> None:
-    op = OPERATORS[name]
-    drawn = [op.draw(rng(seed), mx.Spec(6, SHAPE)) for seed in range(30)]
-    drawn.append(op.draw(rng(), mx.Spec(6, SHAPE, training=False)))
+    drawn = [draw(name, rng(seed), 6) for seed in range(30)]
+    drawn.append(draw(name, rng(), 6, training=False))
     assert {tuple((p.k, p.shape, type(p)) for p in steps(plan)) for plan in drawn}.__len__() == 1
-    assert len(steps(drawn[0])) == op.steps
+    assert len(steps(drawn[0])) == OPERATORS[name].steps
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("n", [0, 1, 2, 7])
 def test_any_number_of_rows_draws_a_valid_plan(name: str, n: int) -> None:
-    plan = OPERATORS[name].draw(rng(), mx.Spec(n, SHAPE))
+    plan = draw(name, rng(), n)
     assert plan.n == n
     plan.validate(n)
 
@@ -96,16 +106,16 @@ def test_any_number_of_rows_draws_a_valid_plan(name: str, n: int) -> None:
 @pytest.mark.parametrize("name", OPERATORS)
 def test_it_is_off_in_evaluation_and_from_its_last_epoch_on(name: str) -> None:
     op = OPERATORS[name]
-    assert op.draw(rng(), mx.Spec(6, SHAPE, training=False)).is_identity
+    assert draw(name, rng(), 6, training=False).is_identity
     if isinstance(op, mx.Sometimes):
         ending: mx.Operator = mx.Sometimes(op.ops[0], op.p, per=op.per, until=95)
     else:
         ending = replace(op, until=95)
-    assert ending.draw(rng(3), mx.Spec(6, SHAPE, epoch=94)) == op.draw(rng(3), mx.Spec(6, SHAPE))
+    assert draw(name, rng(3), 6, ending, epoch=94) == draw(name, rng(3), 6)
     for epoch in (95, 96, 1000):
-        assert ending.draw(rng(), mx.Spec(6, SHAPE, epoch=epoch)).is_identity
+        assert draw(name, rng(), 6, ending, epoch=epoch).is_identity
     with pytest.raises(mx.MixError, match="epoch"):
-        ending.draw(rng(), mx.Spec(6, SHAPE))
+        draw(name, rng(), 6, ending)
 
 
 def test_the_defaults_are_those_of_the_contract() -> None:
