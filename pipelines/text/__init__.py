@@ -10,19 +10,23 @@ from .sentences import Sentences, read_sentences
 from .stages import TokenizeStage, text_stage
 from .tokenized import TokenizedSentences
 from .vectors import WordVectors, word_vectors
+from .views import DrawnViews, Views, read_views
 from .vocabulary import Coverage, Vocabulary, tokenize
 
 __all__ = [
     "BucketBatchSampler",
     "Coverage",
+    "DrawnViews",
     "Sentences",
     "TokenizeStage",
     "TokenizedSentences",
+    "Views",
     "Vocabulary",
     "WordVectors",
     "pad_batch",
     "padding_share",
     "read_sentences",
+    "read_views",
     "text_stage",
     "tokenize",
     "word_vectors",
@@ -31,10 +35,12 @@ __all__ = [
 # These need torch: they load when asked for, and stay out of __all__ so that a star import does without it.
 _LAZY = {
     "SETTINGS": "settings",
+    "SemiRun": "semi_training",
     "TextCNN": "models",
     "TextLSTM": "models",
     "TextRun": "training",
     "TextTransformer": "models",
+    "train_mixtext": "semi_training",
     "train_text": "training",
     "word_embedding": "settings",
 }

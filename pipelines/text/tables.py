@@ -67,7 +67,7 @@ def read_table(path: str | PathLike[str], *, header: bool) -> Table:
     path = Path(path)
     if not path.name.lower().endswith(_KINDS):
         raise MixValueError(f"{path.name}: a file of another kind, expected one of {', '.join(_KINDS)}")
-    content = _content(path)
+    content = content_of(path)
     split = _tsv if ".tsv" in path.name.lower()[-7:] else _csv
     rows = list(split(path.name, content))
     if not rows:
@@ -87,7 +87,13 @@ def read_table(path: str | PathLike[str], *, header: bool) -> Table:
     return Table(path.name, [f"line {line}" for line, _ in body], columns, {})
 
 
-def _content(path: Path) -> str:
+def content_of(path: Path) -> str:
+    """What a UTF-8 file holds, unpacked if it ends in ``.gz``.
+
+    Raises:
+        MixError: if it is not UTF-8, the line is told, or no whole gzip file.
+        FileNotFoundError: if there is no such file.
+    """
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if path.suffix.lower() == ".gz" else data
