@@ -21,7 +21,7 @@ def operators() -> dict[str, type[Operator]]:
 
     Example:
         >>> sorted(operators())[:3]
-        ['Chain', 'CutMix', 'Cutout']
+        ['Chain', 'CutMix', 'Cutoff']
     """
     public = {name: getattr(ops, name) for name in ops.__all__}
     return {
