@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .buckets import BucketBatchSampler, padding_share
+from .edits import AEDA, EDA, NearestWords
 from .padding import pad_batch
 from .sentences import Sentences, read_sentences
 from .stages import TokenizeStage, text_stage
@@ -14,9 +15,12 @@ from .views import DrawnViews, Views, read_views
 from .vocabulary import Coverage, Vocabulary, tokenize
 
 __all__ = [
+    "AEDA",
+    "EDA",
     "BucketBatchSampler",
     "Coverage",
     "DrawnViews",
+    "NearestWords",
     "Sentences",
     "TokenizeStage",
     "TokenizedSentences",
