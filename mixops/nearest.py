@@ -109,10 +109,12 @@ class TokenTable:
         _check_finite("queries", asked)
         out = self._columns_of(exclude, len(asked))
         ids, distances = np.full(len(asked), -1), np.full(len(asked), np.inf, np.float32)
-        step = min(_QUERIES, max(1, BLOCK // (4 * len(self._ids))))
+        step = min(_QUERIES, max(1, BLOCK // (4 * len(self._ids))), max(1, len(asked)))
+        held = np.empty((step, len(self._ids)), np.float32)  # fresh memory for every block costs more than its product
         for start in range(0, len(asked), step):
             part = slice(start, start + step)
-            ids[part], distances[part] = self._block(asked[part].astype(np.float64), None if out is None else out[part])
+            here = asked[part].astype(np.float64)
+            ids[part], distances[part] = self._block(here, None if out is None else out[part], held[: len(here)])
         return ids, distances
 
     def _columns_of(self, exclude: Any, count: int) -> np.ndarray | None:
@@ -130,27 +132,46 @@ class TokenTable:
         columns: np.ndarray = self._column[ids.astype(np.int64)]
         return columns
 
-    def _block(self, queries: np.ndarray, out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """``nearest`` for some float64 queries; out: (Q, E) columns that they may not be given, -1 for none."""
+    def _block(self, queries: np.ndarray, out: np.ndarray | None, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """``nearest`` for some queries.
+
+        Args:
+            queries: (Q, D) float64.
+            out: (Q, E) columns that they may not be given, -1 for none; or None.
+            scores: (Q, A) float32, memory to work in.
+        """
         about = queries - self._centre
         squares = np.square(about).sum(1)
         asked = np.empty((len(queries), about.shape[1] + 1), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             asked[:, :-1], asked[:, -1] = about, 1
-            scores = asked @ self._lines.T
+            np.matmul(asked, self._lines.T, out=scores)
         wild = np.sqrt(squares) > _LARGEST if self._longest <= _LARGEST else np.ones(len(queries), bool)
         scores[wild] = 0
         if out is not None:
             row, which = np.nonzero(out >= 0)
             scores[row, out[row, which]] = -np.inf
+        rows = np.arange(len(queries))
         best = scores.argmax(1)
-        found = np.flatnonzero(scores[np.arange(len(scores)), best] > -np.inf)
+        found = scores[rows, best] > -np.inf
         at_best = np.full(len(queries), np.inf)
-        at_best[found] = self._squares(queries, found, best[found])
+        at_best[found] = self._squares(queries, rows[found], best[found])
         least = self._least_score(squares, at_best)
         least[wild] = -1
-        row, column = np.divmod(np.flatnonzero(scores >= least[:, None]), scores.shape[1])
-        return self._first(queries, row, column)
+        # Where the second best is too low, as nearly always, there is nothing to measure again.
+        scores[rows, best] = -np.inf
+        close = rows[scores[rows, scores.argmax(1)] >= least]
+        scores[close, best[close]] = np.inf
+        step = max(1, BLOCK // (64 * len(self._ids)))
+        for start in range(0, len(close), step):
+            some = close[start : start + step]
+            row, column = np.nonzero(scores[some] >= least[some, None])
+            again = self._squares(queries, some[row], column)
+            order = np.lexsort((column, again, row))
+            first = order[np.flatnonzero(np.diff(row[order], prepend=-1))]
+            best[some], at_best[some] = column[first], again[first]
+        with np.errstate(over="ignore"):  # a distance beyond float32 is infinite there
+            return np.where(found, self._ids[best], -1), np.sqrt(at_best).astype(np.float32)
 
     def _least_score(self, squares: np.ndarray, at_best: np.ndarray) -> np.ndarray:
         """(Q,) float32: no id that is as near as the best-ranked one has a float32 score below this.
@@ -180,18 +201,6 @@ class TokenTable:
             part = slice(start, start + step)
             squares[part] = np.square(self.embedding[self._ids[column[part]]] - queries[row[part]]).sum(1)
         return squares
-
-    def _first(self, queries: np.ndarray, row: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The nearest of the candidates of each query, ordered by query, then id: the first of those as near."""
-        squares = self._squares(queries, row, column)
-        order = np.lexsort((squares, row))  # stable: ties stay in the order of the ids
-        row, squares = row[order], squares[order]
-        leads = np.flatnonzero(np.diff(row, prepend=-1))
-        ids, distances = np.full(len(queries), -1), np.full(len(queries), np.inf, np.float32)
-        ids[row[leads]] = self._ids[column[order[leads]]]
-        with np.errstate(over="ignore"):  # a distance beyond float32 is infinite there
-            distances[row[leads]] = np.sqrt(squares[leads])
-        return ids, distances
 
 
 def _floats(name: str, value: Any) -> np.ndarray:
