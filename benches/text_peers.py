@@ -12,18 +12,24 @@ import torch
 def spans_by_loop(
     ids: torch.Tensor, lengths: torch.Tensor, partner: torch.Tensor, scores: torch.Tensor, span: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row after the other, as the code published with SSMix goes: (ids, the donor's share of each row)."""
+    """One row after the other, step by step as the code published with SSMix: (ids, the donor's share of each row)."""
     mixed, shares = ids.clone(), torch.zeros(len(ids))
-    for i, j in enumerate(partner.tolist()):
-        own, theirs = int(lengths[i]) - 2, int(lengths[j]) - 2
+    others, their_lengths, their_scores = ids[partner], lengths[partner], scores[partner]
+    for i in range(len(ids)):
+        own, theirs = lengths[i].item() - 2, their_lengths[i].item() - 2
         size = max(int(span * own), 1)
         if size > own or size > theirs:
             continue
-        here = int(scores[i, 1 : own + 1].double().unfold(0, size, 1).mean(1).argmin()) + 1
-        there = int(scores[j, 1 : theirs + 1].double().unfold(0, size, 1).mean(1).argmax()) + 1
-        mixed[i, here : here + size] = ids[j, there : there + size]
+        here = _window_means(scores[i, 1 : own + 1], size).argmin() + 1
+        there = _window_means(their_scores[i, 1 : theirs + 1], size).argmax() + 1
+        mixed[i, here : here + size] = others[i, there : there + size]
         shares[i] = size / own
     return mixed, shares
+
+
+def _window_means(scores: torch.Tensor, size: int) -> torch.Tensor:
+    means: torch.Tensor = torch.nn.functional.avg_pool1d(scores.double()[None, None], size, stride=1)
+    return means[0, 0]
 
 
 def spans_at_once(
