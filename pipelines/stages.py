@@ -37,7 +37,8 @@ class PerSample:
 
     The result is the same for any number of workers. Python's ``random``, NumPy's and (where torch is loaded) torch's
     global CPU generators are seeded for the call and put back after it, so callables that use them, as torchvision's
-    transforms do, are reproducible too and leave no trace. Threads take turns.
+    transforms do, are reproducible too and leave no trace. Threads take turns. A callable that takes ``rng`` and says
+    ``rng_only = True``, as ours do, is spared that: it costs more than a short sentence's augmentation.
 
     Args:
         fn: ``fn(sample)``, or with a parameter named ``rng``, ``fn(sample, rng=generator)``; or an albumentations
@@ -65,6 +66,7 @@ class PerSample:
         self.fn, self.seed, self.field = fn, seed, field
         self._by_keyword = hasattr(fn, "set_random_state") or hasattr(fn, "set_random_seed")
         self._takes_rng = not self._by_keyword and _takes_rng(fn)
+        self._rng_only = self._takes_rng and getattr(fn, "rng_only", False) is True
 
     def __repr__(self) -> str:
         name = getattr(self.fn, "__name__", type(self.fn).__name__)
@@ -81,13 +83,16 @@ class PerSample:
             place: of this stage among several, so that two with one seed draw different numbers.
         """
         rng = streams.sample_stream(self.seed, epoch, index, place)
+        if self._rng_only:
+            return self._called(sample, rng)
         words = streams.sample_stream(self.seed, epoch, index, _GLOBAL + place).integers(1 << 32, size=3)
         with _lock, _seeded(*words.tolist()):
-            if self._by_keyword:
-                return self._albumentations(sample, rng)
-            part = sample if self.field is None else _entry(sample, self.field)
-            made = self.fn(part, rng=rng) if self._takes_rng else self.fn(part)
-            return made if self.field is None else _replaced(sample, self.field, made)
+            return self._albumentations(sample, rng) if self._by_keyword else self._called(sample, rng)
+
+    def _called(self, sample: Any, rng: np.random.Generator) -> Any:
+        part = sample if self.field is None else _entry(sample, self.field)
+        made = self.fn(part, rng=rng) if self._takes_rng else self.fn(part)
+        return made if self.field is None else _replaced(sample, self.field, made)
 
     def _albumentations(self, sample: Any, rng: np.random.Generator) -> Any:
         if hasattr(self.fn, "set_random_state"):

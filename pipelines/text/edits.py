@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
@@ -19,6 +19,9 @@ Synonyms = Mapping[str, Sequence[str]] | Callable[[str], Sequence[str] | None] |
 
 class WordEdit(ABC):
     """Base of the two: text is split at blanks, edited as a list of words, and joined by single blanks."""
+
+    #: No global generator is drawn from: PerSample need not seed them.
+    rng_only: ClassVar[bool] = True
 
     @overload
     def __call__(self, text: str, rng: np.random.Generator) -> str: ...
@@ -121,7 +124,7 @@ class EDA(WordEdit):
     Example:
         >>> eda = EDA({"thin": ["slight", "weak"]}, operations=["replace"])
         >>> eda("the plot is thin", rng=np.random.default_rng(0))
-        'the plot is slight'
+        'the plot is weak'
 
     Source:
         Wei, Zou, "EDA: Easy Data Augmentation Techniques for Boosting Performance on Text Classification Tasks", EMNLP
@@ -166,24 +169,24 @@ class EDA(WordEdit):
         many = max(_floor(self.share * len(words)), 1)
         if operation == "swap":
             return _swap(words, many, rng)
-        others = self._others(words)
-        if not others:
-            return words
-        drawn = rng.random((many, 3)).tolist()
-        return _replace(words, others, drawn) if operation == "replace" else _insert(words, others, drawn)
+        found = self._found(words, many, rng)
+        return _replace(words, found, rng) if operation == "replace" else _insert(words, found, many, rng)
 
     def _delete(self, words: list[str], rng: np.random.Generator) -> list[str]:
         drawn = rng.random(len(words) + 1).tolist()
         left = [word for word, u in zip(words, drawn, strict=False) if u >= self.share]
         return left or [words[int(drawn[-1] * len(words))]]
 
-    def _others(self, words: list[str]) -> dict[int, list[str]]:
-        """Synonyms by the place of the word; of places that have some."""
-        known: dict[str, list[str]] = {}
-        for word in words:
-            if word not in known:
-                known[word] = [] if word in self.keep else self._synonyms_of(word)
-        return {place: known[word] for place, word in enumerate(words) if known[word]}
+    def _found(self, words: list[str], many: int, rng: np.random.Generator) -> list[tuple[int, list[str]]]:
+        """(place, synonyms) of ``many`` words that have some, drawn at random; fewer where there are no more."""
+        found: list[tuple[int, list[str]]] = []
+        for place in _some(len(words), rng.random(len(words)).tolist()):
+            others = [] if words[place] in self.keep else self._synonyms_of(words[place])
+            if others:
+                found.append((place, others))
+                if len(found) == many:
+                    break
+        return found
 
     def _synonyms_of(self, word: str) -> list[str]:
         found = self.synonyms.get(word) if isinstance(self.synonyms, Mapping) else self.synonyms(word)  # type: ignore[misc]
@@ -257,19 +260,17 @@ def _swap(words: list[str], many: int, rng: np.random.Generator) -> list[str]:
     return words
 
 
-def _replace(words: list[str], others: dict[int, list[str]], drawn: list[list[float]]) -> list[str]:
-    places = list(others)
-    for place, (_, u, _) in zip(_some(len(places), [row[0] for row in drawn[: len(places)]]), drawn, strict=False):
-        found = others[places[place]]
-        words[places[place]] = found[int(u * len(found))]
+def _replace(words: list[str], found: list[tuple[int, list[str]]], rng: np.random.Generator) -> list[str]:
+    for (place, others), u in zip(found, rng.random(len(found)).tolist(), strict=True):
+        words[place] = others[int(u * len(others))]
     return words
 
 
-def _insert(words: list[str], others: dict[int, list[str]], drawn: list[list[float]]) -> list[str]:
-    found = list(others.values())
-    for u, v, w in drawn:
-        some = found[int(u * len(found))]
-        words.insert(int(w * (len(words) + 1)), some[int(v * len(some))])
+def _insert(words: list[str], found: list[tuple[int, list[str]]], many: int, rng: np.random.Generator) -> list[str]:
+    """A synonym of each found word anywhere, from the first one again until there are enough."""
+    for i, (u, v) in enumerate(rng.random((many if found else 0, 2)).tolist()):
+        _, others = found[i % len(found)]
+        words.insert(int(v * (len(words) + 1)), others[int(u * len(others))])
     return words
 
 

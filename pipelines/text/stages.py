@@ -81,6 +81,10 @@ class _Augmented:
 class _Drawing(_Augmented):
     """The same for a callable that takes a generator: PerSample looks for the name ``rng``."""
 
+    def __init__(self, call: Any, name: str) -> None:
+        super().__init__(call, name)
+        self.rng_only = getattr(call, "rng_only", False) is True
+
     def __call__(self, text: str, rng: Any = None) -> str:
         return self._one(text, self.call(self._checked(text), rng=rng))
 
