@@ -85,12 +85,13 @@ def data(dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def token_evidence(op: mx.Operator, spec: mx.Spec) -> dict[str, np.ndarray]:
-    """Lengths, scores and halves of tokens, for operators that need them: rows of no token and full ones among them."""
+    """Lengths, scores, halves and tags of tokens for operators that need them: of empty rows and of full ones too."""
     if "lengths" not in op.needs:
         return {}
     rng, extent = np.random.default_rng(1), spec.shape[0]
     made = {"lengths": rng.integers(0, extent + 1, spec.n), "saliency": rng.normal(size=(spec.n, extent))}
     made["segments"] = np.broadcast_to(np.arange(extent) * 2 // extent, (spec.n, extent))
+    made["tags"] = rng.integers(0, 3, (spec.n, extent))
     return {name: made[name] for name in op.needs if name in made}
 
 

@@ -66,6 +66,7 @@ OPERATORS = {
     "TokenDelete": Row(mx.TokenDelete(0.3, fill=5), (1,)),
     "SSMix": Row(mx.SSMix(0.3), (1,)),
     "SpanMix-tokens": Row(mx.SpanMix(0.3, pieces="tokens", align=False, pairs=True), (1,)),
+    "SeqMix": Row(mx.SeqMix("sub", 2, 1), (1,), blends=True),
 }
 
 #: Layouts with odd extents; the channel axis has 3, because the table's fills have.

@@ -40,6 +40,7 @@ OPERATORS: dict[str, mx.Operator] = {
     "SSMix": mx.SSMix(0.3, pairs=True, p=0.9),
     "SpanMix": mx.SpanMix(0.3, pairing="derange"),
     "SpanMix-tokens": mx.SpanMix(0.3, pieces="tokens", align=False),
+    "SeqMix": mx.SeqMix(window=2, min_tags=1, p=0.9),
     "OneOf-spans": mx.OneOf([mx.SSMix(0.3), mx.SpanMix(0.2)], per="sample"),
 }
 
