@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,11 @@ class WordSpace:
         words: W different words.
         counts: (W,) ints, how often each is in the corpus.
         embedding: WordVectors, or (words, (n, D) floats).
+        among: words that a mixture may become, in any case of letters; None for every token that is a word.
 
     Raises:
         MixError: if the embedding is of another kind, fewer than 1 in 20 of the corpus' tokens have a vector, or no
-            token can stand for a word.
+            token can stand for a word, or for one of ``among``.
 
     Example:
         >>> space = WordSpace(["so", "Good"], [3, 1], (["so", "good", "fine"], np.array([[0.0], [2.0], [3.0]])))
@@ -41,7 +42,13 @@ class WordSpace:
         (array([2]), ['Fine'])
     """
 
-    def __init__(self, words: Sequence[str], counts: Sequence[int] | np.ndarray, embedding: Any) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        counts: Sequence[int] | np.ndarray,
+        embedding: Any,
+        among: Iterable[str] | None = None,
+    ) -> None:
         self.words = tuple(words)
         vectors = _word_vectors(embedding)
         surfaces = Surfaces.of(vectors.words)
@@ -55,17 +62,15 @@ class WordSpace:
                 f"none of the {len(vectors)} tokens of the embedding can stand for a word: all are special, unused, or "
                 "pieces that continue one"
             )
+        if among is not None:
+            standing &= _listed(among, surfaces.texts)
         self.texts = surfaces.texts
         self._cased = surfaces.cased
-        # Only the tokens that can be chosen go into the table: less to compare with.
-        self._rows = np.flatnonzero(standing)
-        self._table = mx.TokenTable(vectors.array[self._rows])
-        place = np.full(len(vectors) + 1, -1, np.int64)  # one more: -1, the number of no token, stays -1
-        place[self._rows] = np.arange(len(self._rows))
-        self._barred = place[self._exact]
+        self._choices = int(standing.sum())
+        self._table = mx.TokenTable(vectors.array, ~standing)
 
     def __repr__(self) -> str:
-        return f"<WordSpace: {self.coverage}; {len(self._rows)} tokens to choose from>"
+        return f"<WordSpace: {self.coverage}; {self._choices} tokens to choose from>"
 
     def nearest(self, first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
         """The token nearest to share·v(first) + (1 - share)·v(second) that is neither of the two.
@@ -80,9 +85,8 @@ class WordSpace:
         """
         own = share.astype(np.float32)[:, None]
         mixed = own * self._vectors[first] + (1 - own) * self._vectors[second]
-        barred = np.stack([self._barred[first], self._barred[second]], 1)
-        ids, _ = self._table.nearest(mixed, exclude=barred)
-        return np.where(ids >= 0, self._rows[ids], -1)
+        ids, _ = self._table.nearest(mixed, exclude=np.stack([self._exact[first], self._exact[second]], 1))
+        return ids
 
     def written(self, tokens: Sequence[int] | np.ndarray, models: np.ndarray) -> list[str]:
         """Tokens as words; where the embedding is in lower case throughout, in the case of the words they stand for.
@@ -119,6 +123,17 @@ def _word_vectors(embedding: Any) -> WordVectors:
         f"embedding is {type(embedding).__name__}, expected WordVectors (word_vectors(model, tokenizer=...) or "
         "word_vectors(file)), or a tuple (words, array)"
     )
+
+
+def _listed(among: Any, texts: Sequence[str]) -> np.ndarray:
+    """(V,) bool: the token is one of these words."""
+    if isinstance(among, str) or not isinstance(among, Iterable):
+        raise MixTypeError(f"among is {type(among).__name__}, expected words: a list, a set or a Vocabulary's words")
+    wanted = {str(word).lower() for word in among}
+    listed = np.array([text.lower() in wanted for text in texts])
+    if not listed.any():
+        raise MixValueError(f"none of the {len(wanted)} words of among is a token of the embedding")
+    return listed
 
 
 def _meanings(

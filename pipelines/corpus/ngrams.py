@@ -43,7 +43,7 @@ class NGramModel:
         lower: bool,
     ) -> None:
         # keys[k]: sorted numbers of the (k + 2)-grams, each the place of its history among the shorter ones, times the
-        # size of the vocabulary, plus its last word. counts[k]: of the (k + 1)-grams, 0 where one only begins sentences.
+        # size of the vocabulary, plus its last word. counts[k]: of the (k + 1)-grams, 0 for those of beginnings only.
         self.words, self.lower = tuple(words), lower
         self._ids = {word: _FIRST + i for i, word in enumerate(self.words)}
         self._keys, self._counts = tuple(keys), tuple(counts)
