@@ -33,6 +33,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "SST-1": ("text/sst5_train.tsv.gz", "text/sst5_test.tsv.gz"),
     "MR": ("text/mr.tsv.gz",),
     "SUBJ": ("text/subj.tsv.gz",),
+    "AG": ("restricted/agnews_test7600_train.tsv.gz", "restricted/agnews_test7600_test.tsv.gz"),
 }
 #: How each run is trained; cases add to it.
 RECIPE: dict[str, Any] = {"model": "cnn", "learning_rate": 2e-3, "weight_decay": 0.01, "rows": 0}
