@@ -131,11 +131,9 @@ class SeqMix(Operator):
             >>> row.tolist(), start.tolist(), group.tolist()
             ([0, 0], [1, 2], [0, 0])
         """
-        shape = np.shape(tags.detach().cpu()) if hasattr(tags, "detach") else np.shape(tags)
-        if len(shape) != 2:
-            raise MixValueError(f"SeqMix.windows: tags of shape {tuple(shape)}, expected (N, T)")
-        ordinary = ordinary_tokens("SeqMix.windows", Spec(shape[0], shape[1:], lengths), special)
-        found = self._windows(tag_rows(tags, ordinary.shape), ordinary)
+        given = tag_rows(tags)
+        ordinary = ordinary_tokens("SeqMix.windows", Spec(len(given), given.shape[1:], lengths), special)
+        found = self._windows(given, ordinary)
         return found.row, found.start, found.group
 
     def _windows(self, tags: np.ndarray, ordinary: np.ndarray) -> Windows:

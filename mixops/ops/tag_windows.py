@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import MixTypeError, MixValueError
+from ..errors import MixValueError
 from ..spec import plain_array
+from .span_rows import token_evidence
 
 
 class Windows(NamedTuple):
@@ -26,16 +27,13 @@ class Windows(NamedTuple):
     group: np.ndarray
 
 
-def tag_rows(tags: Any, shape: tuple[int, int]) -> np.ndarray:
-    """Tags as (N, T) integers, or a MixError."""
-    if hasattr(tags, "detach"):
-        tags = tags.detach().cpu().numpy()
-    rows = plain_array("tags", tags)
-    if rows.shape != shape or (rows.dtype.kind not in "iu" and rows.size):
-        raise MixTypeError(
-            f"tags: got {rows.dtype} of shape {rows.shape}, expected ids of shape {shape}, one for each token; pad "
-            "shorter rows, with -100 say, and pass their lengths"
-        )
+def tag_rows(tags: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Tags as (N, T) integers, of that shape where one is expected; or a MixError."""
+    if shape is None:
+        shape = tuple(tags.shape if hasattr(tags, "shape") else plain_array("tags", tags).shape)
+        if len(shape) != 2:
+            raise MixValueError(f"tags of shape {shape}: expected (N, T), rows padded to one length, with -100 say")
+    rows = token_evidence("tags", tags, shape, "iu", "ids")
     if rows.size and rows.max() >= 1 << 31:
         raise MixValueError(f"tags: got id {rows.max()}, expected ids below 2**31")
     return rows
