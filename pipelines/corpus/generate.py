@@ -259,8 +259,8 @@ def augment_corpus(
         unknown. A candidate that is a sentence of the corpus, or came before, is left out.
     """
     generation = Generation(
-        sentences, op, embedding=embedding, among=among, score=score, accept=accept, ratio=ratio, seed=seed, soft=soft, block=block,
-        most_candidates=most_candidates,
+        sentences, op, embedding=embedding, among=among, score=score, accept=accept, ratio=ratio, seed=seed, soft=soft,
+        block=block, most_candidates=most_candidates,
     )  # fmt: skip
     new: list[MixedSentence] = []
     counts, failure = Counts(), None
