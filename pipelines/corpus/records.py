@@ -65,7 +65,7 @@ def conll_lines(sentence: MixedSentence, tag_names: Sequence[str]) -> str:
 
 
 def soft_rows(sentence: MixedSentence, tag_names: Sequence[str]) -> dict[int, dict[str, float]] | None:
-    """{position: {tag: share}}, the largest first, where a row is another than its tag alone; None without soft rows."""
+    """{position: {tag: share}}, the largest first, where a row is not its tag alone; None without soft rows."""
     soft = sentence.soft
     if soft is None:
         return None
