@@ -170,7 +170,7 @@ rampup=0, hinge_weight=0.0, hinge_margin=0.7, separate=False, fold=True)
 
     Differs from it:
         Later layers attend to what is real in either row, where the code attends to padding too. The hinge looks at
-        plain rows, as the paper says; the code takes mixed ones and adds it in one of its modes alone. Weights of the
+        plain rows, as the paper says; the code takes mixed ones, and adds it with an option alone. Weights of the
         views are equal unless given (the code has 0 for the views and 1 for the original). KL is finite where a
         probability is 0. The code leaves λ as drawn with separate mixing: give ``fold=False`` for that.
     """
