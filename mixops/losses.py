@@ -141,11 +141,11 @@ def consistency_loss(*logits: Tensor, reduction: str = "mean") -> Tensor:
         )
     scores = [torch.log_softmax(one, 1, dtype=torch.float32 if one.dtype in _HALVES else None) for one in logits]
     shares = [score.exp() for score in scores]
-    # A share that vanishes adds nothing, and its logarithm must not turn that nothing into NaN.
+    # A share that vanishes adds nothing; its logarithm must not make NaN of that, nor of its gradient.
     least = torch.finfo(scores[0].dtype).tiny
     middle = (sum(shares[1:], shares[0]) / len(shares)).clamp(min=least).log()
     terms = [
-        torch.where(share > least, share * (score - middle), 0).sum(1)
+        (share * torch.where(share > least, score - middle, 0)).sum(1)
         for share, score in zip(shares, scores, strict=True)
     ]
     loss = sum(terms[1:], terms[0]) / len(terms)
