@@ -55,7 +55,7 @@ def entity_scores(
 
     Raises:
         MixError: if the rows are no sequences of tags, are of different numbers, two rows differ in length (the row is
-            named), a tag is neither O nor prefix and type, or mode is unknown.
+            named), a tag is neither O nor prefix and type (of "strict", B- and I- alone), or mode is unknown.
 
     Example:
         >>> found = entity_scores([["B-PER", "I-PER", "O", "B-LOC"]], [["B-PER", "I-PER", "O", "O"]])
@@ -69,7 +69,8 @@ def entity_scores(
 
     if mode not in MODES:
         raise MixValueError(f"entity_scores: mode={mode!r}, expected one of {', '.join(MODES)}")
-    rows, found = _tags("true", true), _tags("predicted", predicted)
+    prefixes = "BI" if mode == "strict" else "BIES"
+    rows, found = _tags("true", true, prefixes), _tags("predicted", predicted, prefixes)
     if len(rows) != len(found):
         raise MixValueError(f"entity_scores: {len(rows)} true and {len(found)} predicted rows, expected as many")
     for place, (own, other) in enumerate(zip(rows, found, strict=True)):
@@ -78,7 +79,8 @@ def entity_scores(
                 f"entity_scores: row {place} has {len(own)} true and {len(other)} predicted tags, expected one for "
                 "each token in both"
             )
-    if all(tag == "O" for row in (*rows, *found) for tag in row):
+    begun = "B" if mode == "strict" else "BIES"  # what may begin an entity; seqeval averages nothing without one
+    if not any(tag[0] in begun for row in (*rows, *found) for tag in row):
         return EntityScores(0.0, 0.0, 0.0, 0)
     how: dict[str, Any] = {"mode": "strict", "scheme": IOB2} if mode == "strict" else {}
     report = classification_report(rows, found, output_dict=True, zero_division=0, **how)
@@ -87,15 +89,16 @@ def entity_scores(
     return EntityScores(whole.precision, whole.recall, whole.f1, whole.support, scores)
 
 
-def _tags(name: str, rows: Any) -> list[list[str]]:
+def _tags(name: str, rows: Any, prefixes: str) -> list[list[str]]:
     if isinstance(rows, str) or any(isinstance(row, str) for row in rows):
         raise MixTypeError(f"entity_scores: {name} is text, expected a row of tags for each sentence")
     held = [list(row) for row in rows]
     for place, row in enumerate(held):
         for tag in row:
-            if not isinstance(tag, str) or not (tag == "O" or (tag[1:2] == "-" and len(tag) > 2)):
+            if not isinstance(tag, str) or not (tag == "O" or (tag[:1] in prefixes and tag[1:2] == "-" and tag[2:])):
                 raise MixValueError(
-                    f'entity_scores: {name}, row {place}: tag {tag!r}, expected "O", or prefix and type: "B-PER"'
+                    f'entity_scores: {name}, row {place}: tag {tag!r}, expected "O", or one of {", ".join(prefixes)} '
+                    'and a type: "B-PER"'
                 )
     return held
 

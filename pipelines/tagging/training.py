@@ -171,6 +171,8 @@ def train_tagger(
             last = epoch + 1 == recipe.epochs
             if test is not None and (last or (every and (epoch + 1) % every == 0)):
                 probs = predict_tags(tagger, test)
+                if not all(np.isfinite(one).all() for one in probs):
+                    raise diverged(OWNER, "after epoch", epoch + 1, "probabilities are not finite", recipe)
                 scores, numbers = _measured(probs, test, tag_names)
                 measured.append((epoch + 1, math.nan if scores is None else scores.f1, *numbers))
         net.eval()
@@ -304,7 +306,7 @@ def _measured(
 ) -> tuple[EntityScores | None, tuple[float, float, float]]:
     """Scores of entities; accuracy, NLL and calibration of tokens."""
     true = [one.tags for one in test]
-    entities = all(tag == "O" or tag[1:2] == "-" for tag in tag_names)
+    entities = all(tag == "O" or (tag[:1] in "BIES" and tag[1:2] == "-") for tag in tag_names)
     found = entity_scores(true, likeliest(probs, tag_names)) if entities else None
     numbers = {name: i for i, name in enumerate(tag_names)}
     labels = np.array([numbers[tag] for tags in true for tag in tags])
