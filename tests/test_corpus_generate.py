@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from mixops.pipelines.text import WordVectors
 
 import mixops as mx
 
+BENCH = Path(__file__).parent.parent / "benches" / "corpus.py"
 WORDS = [f"w{i}" for i in range(60)]
 VECTORS = WordVectors(WORDS, np.random.default_rng(5).normal(size=(60, 6)))
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -395,3 +400,14 @@ def test_a_generation_shows_what_it_has() -> None:
     new = augment_corpus(corpus(), SUB, embedding=VECTORS, ratio=0.5)
     assert isinstance(new, Augmented)
     assert repr(new).startswith("<Augmented: 15 of 15 sentences; ")
+
+
+def test_the_benchmark_runs(tmp_path: Path) -> None:
+    out = tmp_path / "corpus.json"
+    words = ["--tiny", "--rounds", "1", "--candidates", "20", "--out", str(out)]
+    done = subprocess.run([sys.executable, BENCH, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert [row["met"] for row in rows] == [row["candidates_per_second"] >= row["aim"] for row in rows]
+    assert len(rows) == 3
+    assert out.with_suffix(".md").read_text(encoding="utf-8").count("| sub, made up") == 2

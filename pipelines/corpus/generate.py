@@ -17,6 +17,7 @@ from .blocks import Block, BlockMaker, Counts, words_of
 from .judging import Judge, Score
 from .lookup import WordSpace
 from .mixed import MixedSentence
+from .reading import read_tagged
 from .tagged import TaggedCorpus
 
 # Candidates that are made before it is given up: so many for each sentence that is wanted, and so many more.
@@ -97,7 +98,7 @@ class Generation:
         _whole("block", block, 1)
         _whole("seed", seed, 0)
         judge = Judge(score, accept)
-        self.corpus = sentences if isinstance(sentences, TaggedCorpus) else TaggedCorpus(sentences)
+        self.corpus = sentences if isinstance(sentences, TaggedCorpus) else read_tagged(sentences)
         self.op, self.judge = op, judge
         space = WordSpace(*words_of(self.corpus), embedding, among)
         self.coverage = space.coverage
@@ -212,7 +213,7 @@ def augment_corpus(
     larger share; an entity whose beginning is cut off at the edge of a window is begun anew, I- made B-.
 
     Args:
-        sentences: a TaggedCorpus, that ``read_tagged`` makes of a file say, or a list of pairs (tokens, tags).
+        sentences: a TaggedCorpus, or what ``read_tagged`` takes: a path, or a list of pairs (tokens, tags).
         op: SeqMix; its windows and its λ. The tag called "O" is outside of entities, whatever its number; without one
             no token is.
         embedding: WordVectors, of ``word_vectors(model, tokenizer=...)`` or of a file; or (words, (n, D) floats).
@@ -235,8 +236,8 @@ def augment_corpus(
         function of the arguments: the same ones give the same sentences.
 
     Raises:
-        MixError: if a number is out of range, hardly any word of the corpus has a vector, op is no SeqMix, or the
-            scorer returns anything but a number for each sentence.
+        MixError: if a number is out of range, the sentences cannot be read, fewer than 1 in 20 of their tokens have a
+            vector, op is no SeqMix, or the scorer returns anything but a number for each sentence.
 
     Example:
         >>> from mixops import SeqMix
