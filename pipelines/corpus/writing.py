@@ -157,7 +157,7 @@ def _begun(out: Path, data: Path, run: Mapping[str, Any]) -> _Record:
     return record
 
 
-_FIX = "choose another name, delete it, or write over it with force"
+_FIX = "choose another name, delete it, or begin anew with force (--force)"
 
 
 def _short(value: Any) -> str:

@@ -78,6 +78,26 @@ class Checkpoint:
         """A checkpoint trains as it is."""
 
 
+def read_checkpoint(folder: str | Path, auto: str) -> tuple[Any, Any]:
+    """A model, set to evaluation, and its tokenizer, for what needs no training.
+
+    Args:
+        folder: see ``Checkpoint``.
+        auto: class of Transformers that makes the model: "AutoModel", "AutoModelForCausalLM".
+
+    Raises:
+        MixError: if there is no such folder, or what is in it is no checkpoint of this kind.
+    """
+    import transformers
+
+    _let_torchvision_load()
+    folder = checkpoint_folder(folder)
+    with _quiet(), _refused(folder, f"no {auto} with a tokenizer can be read there"):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = getattr(transformers, auto).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    return model.eval(), tokenizer
+
+
 def checkpoint_folder(path: str | Path) -> Path:
     """The folder of a checkpoint that a path or "package:NAME" names; see ``Checkpoint``."""
     name = str(path)
