@@ -330,8 +330,8 @@ class _Loop:
             new = (*new, *self._made(one.number, one.added))
             if len(new) != one.augmented:
                 raise MixValueError(
-                    f"active_learning: up to round {one.number} the state has {one.augmented} new sentences, augment made "
-                    f"{len(new)}: resume with the augment of the run that was saved, a function of its arguments"
+                    f"active_learning: up to round {one.number} the state has {one.augmented} new sentences, augment "
+                    f"made {len(new)}: resume with the augment of the run that was saved, a function of its arguments"
                 )
         return new
 
@@ -422,11 +422,13 @@ def _loaded(path: Path, loop: _Loop) -> tuple[list[ActiveRound], tuple[int, ...]
         rounds = [ActiveRound(**{**one, "added": tuple(one["added"])}) for one in content["rounds"]]
         ask = tuple(content["next"])
         labelled = [place for one in rounds for place in one.added]
-        whole = bool(rounds) and all(loop.pool[place] is not None for place in [*labelled, *ask])
-    except (KeyError, TypeError, IndexError) as error:
+        whole = bool(rounds) and all(0 <= place < len(loop.pool) for place in [*labelled, *ask])
+    except (KeyError, TypeError) as error:
         raise MixValueError(f"{path.name}: broken: {error!r}; {fix}") from None
     if not whole or len({*labelled, *ask}) < len(labelled) + len(ask):
-        raise MixValueError(f"{path.name}: broken: a sentence is there twice, or no round; {fix}")
+        raise MixValueError(
+            f"{path.name}: broken: a sentence is there twice or not in the pool, or there is no round; {fix}"
+        )
     return rounds, ask
 
 

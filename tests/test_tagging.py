@@ -206,7 +206,7 @@ def test_tags_that_are_no_entities_are_measured_token_by_token() -> None:
 
 def test_what_a_sentence_gives_does_not_depend_on_its_batch() -> None:
     run = train_tagger(DATA, epochs=1)
-    long = tuple(["so", "long", "a", "sentence", "that", "the", "others", "are", "padded", "a", "lot", ",", "Ann"])
+    long = ("so", "long", "a", "sentence", "that", "the", "others", "are", "padded", "a", "lot", ",", "Ann")
     together = predict_tags(run, [("Eve",), long, ("Bob", "was", "in", "Oslo", ".")])
     for one, tokens in zip(together, [("Eve",), long, ("Bob", "was", "in", "Oslo", ".")], strict=True):
         np.testing.assert_allclose(one, predict_tags(run, [tokens])[0], atol=1e-6)

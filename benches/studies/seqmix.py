@@ -13,10 +13,7 @@ import numpy as np
 from evidence import Claim, Measure
 from folder import data_file
 from grid import Case, StudyError
-from mixops.pipelines.corpus import TaggedCorpus, TaggedSentence
-from mixops.pipelines.corpus.generate import Augmented, augment_corpus
-from mixops.pipelines.corpus.ngrams import NGramModel
-from mixops.pipelines.corpus.reading import read_tagged
+from mixops.pipelines.corpus import Augmented, NGramModel, TaggedCorpus, TaggedSentence, augment_corpus, read_tagged
 from mixops.pipelines.tagging import train_tagger
 from mixops.pipelines.text import WordVectors, word_vectors
 from mixops.pipelines.text.checkpoint import Checkpoint
