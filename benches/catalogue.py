@@ -21,6 +21,7 @@ MODULES = {
     "chain_rows": "Whole chains",
     "loader_rows": "Loaders",
     "text_rows": "Text",
+    "nearest_rows": "Nearest tokens",
     "draw_rows": "Drawing plans",
     "start_rows": "First calls",
     "ratio_rows": "Ragged sizes, per-row parameters, threads",

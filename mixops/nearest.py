@@ -109,7 +109,8 @@ class TokenTable:
         _check_finite("queries", asked)
         out = self._columns_of(exclude, len(asked))
         ids, distances = np.full(len(asked), -1), np.full(len(asked), np.inf, np.float32)
-        step = min(_QUERIES, max(1, BLOCK // (4 * len(self._ids))), max(1, len(asked)))
+        most = min(_QUERIES, max(1, BLOCK // (4 * len(self._ids))))
+        step = max(1, -(-len(asked) // max(1, -(-len(asked) // most))))  # blocks of one size: a product of few is slow
         held = np.empty((step, len(self._ids)), np.float32)  # fresh memory for every block costs more than its product
         for start in range(0, len(asked), step):
             part = slice(start, start + step)
