@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from token_batches import SPANS, Batch, batches, rng, span_size, spans_in, starts
+from span_batches import SPANS, Batch, batches, rng, span_size, spans_in, starts
 
 import mixops as mx
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mixops.pipelines import KeyedBatchSampler, MixCollator, PlanCollator, arrays, keyed
-from token_batches import SPANS, Batch, as_float32, batches, mean, rng, spans_by_loop, spans_in
+from span_batches import SPANS, Batch, as_float32, batches, mean, rng, spans_by_loop, spans_in
 
 import mixops as mx
 
