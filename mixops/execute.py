@@ -194,14 +194,11 @@ def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> N
                 f"axis {axis!r} has extent {shape[names.index(axis)]}, the plan was drawn for {extent}: draw it with "
                 "Spec.like(x, layout), or use plan.rescaled(...)"
             )
-    if plan.facts.shifted is not None:
-        size = [b[..., 1::2] - b[..., 0::2] for b in (plan.box, plan.donor)]
-        resized = (size[0] != size[1]).any(-1) & plan.facts.shifted
-        if resized.any():
-            row = int(np.argwhere(resized)[0][0])
-            raise MixValueError(
-                f"plan row {row}: donor and box differ in size, and resampling is not there yet: make them equal"
-            )
+    if plan.facts.resized is not None:
+        row = int(np.argwhere(plan.facts.resized)[0][0])
+        raise MixValueError(
+            f"plan row {row}: donor and box differ in size, and resampling is not there yet: make them equal"
+        )
 
 
 def _for_field(

@@ -58,12 +58,30 @@ class Facts:
         return bool((self.used & (self._opacity < 1)).any())
 
     @cached_property
+    def moves(self) -> np.ndarray:
+        """(N, K, 2R) int32, how far each edge of a donor lies from that of its box."""
+        moves: np.ndarray = self._donor_box - self._box
+        return moves
+
+    @cached_property
     def shifted(self) -> np.ndarray | None:
         """(N, K) bool, used donors that lie elsewhere than their box; None if there is none."""
         if self._donor_box is self._box or not self._box.shape[-1]:
             return None
-        moved = (self._box != self._donor_box).any(-1) & self.used & (self._partner >= 0)
+        moved = self.moves.any(-1) & self.used
+        moved = moved & (self._partner >= 0) if self._has_fills else moved
         return moved if moved.any() else None
+
+    @cached_property
+    def resized(self) -> np.ndarray | None:
+        """(N, K) bool, used donors of another size than their box; None if there is none."""
+        if self.shifted is None:
+            return None
+        unequal = self.moves[..., 0::2] != self.moves[..., 1::2]
+        if not unequal.any():
+            return None
+        resized = unequal.any(-1) & self.shifted
+        return resized if resized.any() else None
 
     @cached_property
     def donor(self) -> np.ndarray:

@@ -71,13 +71,13 @@ def _best_start(line: np.ndarray, run: np.ndarray, size: int, sign: float, sums:
         scores = line[first + step : last + 1 + step]
         for s in range(len(here)):
             here[s] += scores[s]
-    best, least = -1, 0.0
     for s in range(len(here)):
-        if run[first + s] >= size:
-            mean = sign * (here[s] / size)
-            if best < 0 or mean < least:
-                best, least = first + s, mean
-    return best
+        here[s] = sign * (here[s] / size)
+    best = 0  # it fits: ``first`` was chosen so
+    for s in range(1, len(here)):
+        if here[s] < here[best] and run[first + s] >= size:
+            best = s
+    return first + best
 
 
 @kept_kernel

@@ -31,6 +31,13 @@ def _heads_hold() -> bool:
 _HEADS = _heads_hold()
 
 
+def start(array: np.ndarray) -> int:
+    """The address of the first element of an array."""
+    if _HEADS and type(array) is np.ndarray:
+        return int(_Head.from_address(id(array)).data or 0)
+    return _asked(array)
+
+
 def starts(parts: Sequence[Any]) -> np.ndarray:
     """(n,) int64: the address of the first element of each array, or of each CPU tensor."""
     if not isinstance(parts[0], np.ndarray):

@@ -16,7 +16,7 @@ from ..layout import BOX_AXES, parse_layout
 from ..memory import pool
 from ..noise import table
 from . import is_tensor, reference
-from .addresses import starts
+from .addresses import start, starts
 from .lines import Geometry, geometry
 from .order import walk
 from .rows import Rows
@@ -107,6 +107,8 @@ def _new(job: Job, source: Rows, bfloat16: np.dtype[Any] | None) -> np.ndarray:
         named = bfloat16 if job.to.dtype == "bfloat16" and bfloat16 else reference.numpy_dtype(job.to.dtype)
         return pool.empty([extent[n] for n in parse_layout(job.to.layout)], named)
     whole = pool.empty((job.plan.n, *source.shape), source.dtype)
+    if job.names == ("b", *source.names):
+        return whole
     rest = [1 + source.names.index(n) for n in job.names if n != "b"]
     return np.moveaxis(whole.transpose(0, *rest), 0, job.names.index("b"))
 
@@ -263,11 +265,11 @@ def _launch(
     elif out.nbytes >= STREAM_FROM:  # what stays in cache anyway needs no order
         inside = facts.top < plan.n and is_ascending(plan.base)
         order = walk(facts.donor if inside else _in_batch(plan.base, facts.donor))[0]
-    whole = plan.rank == 0 or bool((plan.box == full_box(plan.shape))[facts.used].all())
+    whole = plan.rank == 0 or (facts.shifted is None and bool((plan.box == full_box(plan.shape))[facts.used].all()))
     staged = form.finish is not None or (streamed and not in_place and not (whole and plan.k == 1))
     at_once = in_place and facts.shifted is not None
     lines, piece, visit, visits = _units(geo, form.like.itemsize, form.work.itemsize, staged, at_once)
-    target = int(starts([out])[0]) + ascending(plan.n, np.int64) * row_step
+    target = start(out) + ascending(plan.n, np.int64) * row_step
     fill, values = (
         (np.where(plan.partner < 0, -1 - plan.partner, 0), plan.fills.value) if facts.paints else (None, None)
     )
@@ -275,7 +277,7 @@ def _launch(
     if form.finish is not None:
         called = np.array(form.finish.numbers, np.int64)
         called[4] = streamed
-        finish = (form.finish.address, geo.strides[0], int(starts([called])[0]))
+        finish = (form.finish.address, geo.strides[0], start(called))
     arguments = (
         form.like, form.work, source.at(plan.base), target,
         _donors(plan, source), None if whole else plan.box, plan.opacity, fill, values, form.noise,
@@ -307,7 +309,7 @@ def _donors(plan: Plan, source: Rows) -> np.ndarray:
     donors = source.at(np.maximum(plan.partner, 0) if plan.has_fills else plan.partner)
     if facts.shifted is not None:
         steps = np.array([source.strides[a] for a in BOX_AXES[plan.rank]], np.int64)
-        donors = donors + ((plan.donor - plan.box)[..., 0::2].astype(np.int64) * steps).sum(-1)
+        donors = donors + facts.moves[..., 0::2] @ steps
     return np.where(plan.partner >= 0, donors, 0) if plan.has_fills else donors
 
 

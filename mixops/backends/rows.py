@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .addresses import starts
+from .addresses import start, starts
 
 
 class Rows:
@@ -24,7 +24,7 @@ class Rows:
     def __init__(self, x: Any, names: tuple[str, ...]) -> None:
         at = names.index("b")
         rest = names[:at] + names[at + 1 :]
-        listed = isinstance(x, Sequence)
+        listed = not isinstance(x, np.ndarray) and isinstance(x, Sequence)
         rows: Any = _alike([np.asarray(r) for r in x]) if listed else np.moveaxis(x, at, 0) if at else x
         shape, strides, self.dtype = _sample(rows)
         self.itemsize = self.dtype.itemsize
@@ -36,7 +36,7 @@ class Rows:
         self.keep = rows  # the addresses are good only as long as these live
         self._table = starts(rows) if listed else None
         if not listed:
-            self._start, self._step = int(starts([rows])[0]), rows.strides[0]
+            self._start, self._step = start(rows), rows.strides[0]
         self.names, self.shape = tuple(rest[i] for i in order), tuple(shape[i] for i in order)
         self.strides: dict[str, int] = {}
         step = self.itemsize
@@ -48,7 +48,7 @@ class Rows:
         """int64 addresses of some rows."""
         if self._table is not None:
             return self._table[rows]
-        return self._start + rows.astype(np.int64) * self._step
+        return self._start + np.multiply(rows, self._step, dtype=np.int64)
 
 
 @lru_cache(maxsize=256)
