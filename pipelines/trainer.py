@@ -48,9 +48,9 @@ class TrainerMixin:
         **kwargs: of the Trainer.
 
     Raises:
-        MixError: if mix is no operator, mix_loss no function, or a ``compute_loss_func`` is given too; if a class has
-            this one behind its Trainer; in a training step, if the batch has no labels, the model gives no logits, or
-            labels and logits fit no loss and no mix_loss is given.
+        MixError: if mix is no operator or needs saliency (``ssmix_loss``), mix_loss no function, or a
+            ``compute_loss_func`` is given too; if a class has this one behind its Trainer; in a training step, if the
+            batch has no labels, the model gives no logits, or labels and logits fit no loss and no mix_loss is given.
 
     Example:
         >>> import mixops as mx
@@ -92,6 +92,12 @@ class TrainerMixin:
         owner = type(self).__name__
         if mix is not None:
             check_drawing(owner, mix, 0 if mix_seed is None else mix_seed)
+            if "saliency" in mix.needs:
+                raise MixValueError(
+                    f"{owner}: mix={mix!r} needs saliency, which takes a clean forward of its own: expected an "
+                    "operator that mixes inside the model; let compute_loss of a plain Trainer return ssmix_loss(model, inputs, "
+                    "op, rng).total of mixops.pipelines.ssmix"
+                )
         if mix_loss is not None and not callable(mix_loss):
             raise MixTypeError(f"{owner}: mix_loss is {mix_loss!r}, expected a function of (logits, labels), or None")
         if not hasattr(super(), "training_step"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -407,3 +408,37 @@ def test_a_step_without_gradients_and_a_backward_that_is_none_are_refused() -> N
         ssmix_backward(model, batch, OP, rng(), backward=3)
     with pytest.raises(mx.MixValueError, match="loss does not depend"):
         ssmix_backward(model, batch, OP, rng(), backward=lambda loss: None)
+
+
+def test_the_trainer_that_mixes_inside_the_model_names_the_step_to_take() -> None:
+    import transformers
+    from mixops.pipelines.trainer import TrainerMixin
+
+    class MixTrainer(TrainerMixin, transformers.Trainer):
+        pass
+
+    with pytest.raises(mx.MixValueError, match=r"needs saliency.*compute_loss.*ssmix_loss"):
+        MixTrainer(build("bert-sdpa"), mix=OP)
+
+
+def test_a_trainer_takes_the_loss(tmp_path: Path) -> None:
+    import transformers
+
+    plans = []
+
+    class SSMixTrainer(transformers.Trainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+            done = ssmix_loss(model, inputs, OP, rng(self.state.global_step))
+            plans.append(done.plan)
+            return done.total
+
+    batch, model = batch_of(), build("bert-sdpa")
+    rows = [{name: value[n] for name, value in batch.items()} for n in range(ROWS)]
+    before = model.classifier.weight.detach().clone()
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), max_steps=2, per_device_train_batch_size=ROWS, report_to="none", use_cpu=True, disable_tqdm=True
+    )
+    SSMixTrainer(model, arguments, train_dataset=rows).train()
+    assert len(plans) == 2
+    assert plans[0] != plans[1]
+    assert not torch.equal(model.classifier.weight, before)
