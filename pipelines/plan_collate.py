@@ -16,7 +16,12 @@ from .state import count
 
 _ONE_A_ROW = "b"
 #: What text batches call the evidence of operators.
-_OTHER_NAMES = {"labels": ("label",), "special": ("special_tokens_mask",), "segments": ("token_type_ids",)}
+_OTHER_NAMES = {
+    "labels": ("label",),
+    "segments": ("token_type_ids",),
+    "special": ("special_tokens_mask",),
+    "tags": ("labels",),
+}
 
 
 class PlanCollator:
@@ -147,7 +152,7 @@ def plan_of_rows(
     Args:
         batch: with an entry of one row for each sample; and, where the operator needs it, ``labels`` (or ``label``),
             ``attention_mask`` for lengths, ``special_tokens_mask`` for special tokens, ``token_type_ids`` for
-            segments: nothing else of it is read, and nothing else is copied from a device.
+            segments, ``labels`` for tags: nothing else of it is read, and nothing else is copied from a device.
         op: the operator.
         seed: of the draws.
         key: (epoch, step, rank).
