@@ -95,8 +95,8 @@ class TrainerMixin:
             if "saliency" in mix.needs:
                 raise MixValueError(
                     f"{owner}: mix={mix!r} needs saliency, which takes a clean forward of its own: expected an "
-                    "operator that mixes inside the model; let compute_loss of a plain Trainer return ssmix_loss(model, inputs, "
-                    "op, rng).total of mixops.pipelines.ssmix"
+                    "operator that mixes inside the model; let compute_loss of a plain Trainer return "
+                    "ssmix_loss(model, inputs, op, rng).total of mixops.pipelines.ssmix"
                 )
         if mix_loss is not None and not callable(mix_loss):
             raise MixTypeError(f"{owner}: mix_loss is {mix_loss!r}, expected a function of (logits, labels), or None")
