@@ -97,7 +97,7 @@ def test_every_operator_of_the_library_is_known() -> None:
     [
         (
             "Cutuot(16)",
-            ["character 1 ", "unknown operator Cutuot", "did you mean Cutout?", "CutMix, Cutout, ManifoldMixup"],
+            ["character 1 ", "unknown operator Cutuot", "did you mean Cutout?", "CutMix, Cutoff, Cutout"],
         ),
         ("Mixup(0.8) | cutmix()", ["character 14 ", "unknown operator cutmix", "did you mean CutMix?"]),
         ("Operator()", ["unknown operator Operator"]),
