@@ -427,7 +427,7 @@ def _loaded(path: Path, loop: _Loop) -> tuple[list[ActiveRound], tuple[int, ...]
         raise MixValueError(f"{path.name}: broken: {error!r}; {fix}") from None
     if not whole or len({*labelled, *ask}) < len(labelled) + len(ask):
         raise MixValueError(
-            f"{path.name}: broken: a sentence is there twice or not in the pool, or there is no round; {fix}"
+            f"{path.name}: broken: a sentence twice or not in the pool, or no round; {fix}"
         )
     return rounds, ask
 
