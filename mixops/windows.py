@@ -120,7 +120,7 @@ def rank_windows(
         for h in range(halves):
             whole += count[i, h]
         for h in range(halves):
-            size = max(int(span * count[i, h] + 1e-9), 1)  # as ops.span_rows.sizes_of
+            size = max(int(span * count[i, h] + 1e-9), 1)  # as ops.tokens.sizes_of
             here, there = -1, -1
             if acts[i]:
                 here = _best_start(scores[i], run[i, h], size, 1.0, sums)

@@ -12,8 +12,18 @@ from ..errors import MixTypeError, MixValueError
 from ..fills import Fills, check_fill_value
 from ..plan import Plan
 from ..spec import Spec, plain_array
-from .base import Operator, check_choice, check_number, kept
-from .tokens import drawn_places, given_places, lengths_of, one_place, one_token_boxes, ordinary_tokens, portion
+from .base import Operator, check_choice, kept
+from .tokens import (
+    check_share,
+    drawn_places,
+    given_places,
+    lengths_of,
+    one_place,
+    one_token_boxes,
+    ordinary_tokens,
+    portion,
+    sizes_of,
+)
 
 KINDS = ("token", "span", "feature")
 
@@ -99,7 +109,7 @@ class Cutoff(Operator):
         return painted(box, spec.shape, self.fill)
 
     def _tokens(self, rng: np.random.Generator, spec: Spec, ordinary: np.ndarray, at: Any) -> np.ndarray:
-        most = max(int(portion(self.share, spec.shape[0])), 1)
+        most = int(sizes_of(self.share, spec.shape[0]))
         if at is not None:
             return one_token_boxes(*given_places(at, lengths_of(spec), most))
         many = portion(self.share, ordinary.sum(1))
@@ -158,14 +168,6 @@ def given_starts(at: Any, spec: Spec) -> np.ndarray:
     if spec.n and not 0 <= start.min() <= start.max() < spec.shape[0]:
         raise MixValueError(f"at reaches from {start.min()} to {start.max()}: expected 0 to {spec.shape[0] - 1}")
     return start.astype(np.int64)
-
-
-def check_share(owner: str, share: Any) -> float:
-    """A number in (0, 1], or a MixError."""
-    number = check_number(owner, "share", share, 0, 1)
-    if not number:
-        raise MixValueError(f"{owner}(share={share!r}): expected a share above 0; to change nothing, leave it out")
-    return number
 
 
 def check_one_fill(owner: str, fill: Any) -> float:

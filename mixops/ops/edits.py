@@ -13,9 +13,8 @@ from ..fills import Fills
 from ..plan import Plan
 from ..spec import Spec
 from .base import Operator, check_count, kept
-from .cutoff import check_one_fill, check_share
-from .span_rows import sizes_of
-from .tokens import drawn_places, given_places, lengths_of, ordinary_tokens
+from .cutoff import check_one_fill
+from .tokens import check_share, drawn_places, given_places, lengths_of, ordinary_tokens, sizes_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,9 +43,9 @@ class TokenEdit(Operator):
     def needs(self) -> tuple[str, ...]:
         return ("lengths",)
 
-    def _edits(self, tokens: np.ndarray) -> np.ndarray:
+    def _edits(self, tokens: Any) -> np.ndarray:
         """Edits of rows of so many ordinary tokens, whether there is room for them or not."""
-        return sizes_of(self.share, tokens) if self.count is None else np.full_like(tokens, self.count)
+        return sizes_of(self.share, tokens) if self.count is None else np.full(np.shape(tokens), self.count)
 
     def _acting(self, rng: np.random.Generator, many: np.ndarray) -> np.ndarray:
         """``many``, with 0 for the rows that p leaves alone."""
@@ -95,7 +94,7 @@ class TokenSwap(TokenEdit):
         self, rng: np.random.Generator, spec: Spec, *, labels: Any = None, special: Any = None, at: Any = None
     ) -> Plan:
         ordinary = ordinary_tokens("TokenSwap", spec, special)
-        most = min(int(self._edits(np.array(spec.shape[0]))), spec.shape[0] // 2)
+        most = min(int(self._edits(spec.shape[0])), spec.shape[0] // 2)
         if at is not None:
             places, used = given_places(at, lengths_of(spec), 2 * most)
             if (used[:, 0::2] != used[:, 1::2]).any():
@@ -159,7 +158,7 @@ class TokenDelete(TokenEdit):
         self, rng: np.random.Generator, spec: Spec, *, labels: Any = None, special: Any = None, at: Any = None
     ) -> Plan:
         ordinary, lengths = ordinary_tokens("TokenDelete", spec, special), lengths_of(spec)
-        most = min(int(self._edits(np.array(spec.shape[0]))), spec.shape[0] - 1)
+        most = min(int(self._edits(spec.shape[0])), spec.shape[0] - 1)
         if at is not None:
             places, used = given_places(at, lengths, most)
         else:

@@ -12,11 +12,10 @@ from ..constant import ascending
 from ..errors import MixValueError
 from ..plan import Plan
 from ..spec import Spec
-from .base import Operator, check_choice, check_number, kept
-from .cutoff import check_one_fill, check_share, given_starts, painted, runs
+from .base import Operator, check_choice, kept
+from .cutoff import check_one_fill, given_starts, painted, runs
 from .hidden import layer_list, layer_name
-from .span_rows import sizes_of, token_evidence
-from .tokens import one_place, ordinary_tokens
+from .tokens import check_share, one_place, ordinary_tokens, sizes_of, token_evidence
 
 STARTS = ("salient", "random")
 
@@ -78,10 +77,7 @@ class HiddenCut(Operator):
         super().__post_init__()
         object.__setattr__(self, "layers", layer_list("HiddenCut", self.layers))
         object.__setattr__(self, "share", check_share("HiddenCut", self.share))
-        top = check_number("HiddenCut", "top", self.top, 0, 1)
-        if not top:
-            raise MixValueError(f"HiddenCut(top={self.top!r}): expected a share of the tokens above 0")
-        object.__setattr__(self, "top", top)
+        object.__setattr__(self, "top", check_share("HiddenCut", self.top, "top"))
         check_choice("HiddenCut", "start", self.start, STARTS)
         object.__setattr__(self, "fill", check_one_fill("HiddenCut", self.fill))
 

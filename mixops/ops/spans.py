@@ -13,7 +13,8 @@ from ..plan import Plan
 from ..spec import Spec, plain_array
 from .base import Operator, check_choice, check_flag, kept, units
 from .pairing import BY_LABEL, PAIRINGS, partners
-from .span_rows import Runs, check_span, find_runs, sizes_of, token_evidence
+from .span_rows import Runs, find_runs
+from .tokens import check_share, sizes_of, token_evidence
 
 PIECES = ("span", "tokens")
 
@@ -32,7 +33,7 @@ class _Spans(Operator):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        object.__setattr__(self, "span", check_span(name, self.span))
+        object.__setattr__(self, "span", check_share(name, self.span, "span"))
         object.__setattr__(self, "pairs", check_flag(name, "pairs", self.pairs))
         check_choice(name, "pairing", self.pairing, PAIRINGS)
 
@@ -211,7 +212,7 @@ class SpanMix(_Spans):
         donors, acts, runs = self._rows(rng, spec, labels, partner, special, segments)
         sizes, single = sizes_of(self.span, runs.count), self.pieces == "tokens"
         size, number = (np.ones_like(sizes), sizes) if single else (sizes, np.ones_like(sizes))
-        most = int(sizes_of(self.span, np.array(spec.shape[0]))) if single else 1
+        most = int(sizes_of(self.span, spec.shape[0])) if single else 1
         wanted = ascending(most, np.intp) < number[..., None]
         here, there = runs.run >= size[..., None], runs.run[donors] >= size[..., None]
         own, theirs = (_given_places(name, v, wanted.shape) for name, v in (("at", at), ("donor_at", donor_at)))

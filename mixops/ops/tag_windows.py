@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import MixValueError
 from ..spec import plain_array
-from .span_rows import token_evidence
+from .tokens import token_evidence
 
 
 class Windows(NamedTuple):

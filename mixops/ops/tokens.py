@@ -8,16 +8,29 @@ import numpy as np
 
 from ..errors import MixTypeError, MixValueError
 from ..spec import Spec, plain_array
-from .span_rows import token_evidence
+from .base import check_number
 
 
-def ordinary_tokens(owner: str, spec: Spec, special: Any) -> np.ndarray:
-    """(n, T) bool: tokens that are real and not special.
+def token_evidence(name: str, value: Any, shape: tuple[int, ...], kinds: str, expected: str) -> np.ndarray:
+    """An array (of a tensor on any device) of this shape and one of these dtype kinds, or a MixError that names it."""
+    if hasattr(value, "detach"):
+        value = value.detach()
+        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).cpu().numpy()
+    array = plain_array(name, value)
+    if array.dtype.kind not in kinds:
+        raise MixTypeError(f"{name}: got {array.dtype}, expected {expected} of shape {shape}")
+    if array.shape != shape:
+        raise MixValueError(f"{name} has shape {array.shape}: expected {shape}, one for each token of each row")
+    return array
+
+
+def token_rows(owner: str, spec: Spec, special: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """(n,) int64 real tokens of each row, and (n, T) bool, True at special ones; None where none are named.
 
     Args:
         owner: name of the operator, for the messages.
         spec: of shape (T,); its lengths, or None where every row is full.
-        special: (n, T) bools or integers, True at special tokens; None: no token is special.
+        special: (n, T) bools or integers, those other than 0 meaning True; or None.
 
     Raises:
         MixError: if the spec is of another rank, or special of another shape or dtype.
@@ -26,11 +39,17 @@ def ordinary_tokens(owner: str, spec: Spec, special: Any) -> np.ndarray:
         raise MixValueError(
             f"{owner} draws on tokens: spec shape {spec.shape}, expected (T,): Spec.like(ids, 'b t', lengths=...)"
         )
-    shape = (spec.n, spec.shape[0])
-    ordinary = np.arange(shape[1]) < lengths_of(spec)[:, None]
-    if special is not None:
-        marks = token_evidence("special", special, shape, "biu", "True or False")
-        ordinary &= marks == 0
+    if special is None:
+        return lengths_of(spec), None
+    return lengths_of(spec), token_evidence("special", special, (spec.n, *spec.shape), "biu", "True or False") != 0
+
+
+def ordinary_tokens(owner: str, spec: Spec, special: Any) -> np.ndarray:
+    """(n, T) bool: tokens that are real and not special, none being special where special is None; see token_rows."""
+    lengths, marks = token_rows(owner, spec, special)
+    ordinary = np.arange(spec.shape[0]) < lengths[:, None]
+    if marks is not None:
+        ordinary &= ~marks
     return ordinary
 
 
@@ -39,9 +58,22 @@ def lengths_of(spec: Spec) -> np.ndarray:
     return np.full(spec.n, spec.shape[0]) if spec.lengths is None else spec.lengths.astype(np.int64)
 
 
-def portion(share: float, of: Any) -> Any:
-    """⌊share · of⌋, as decimals say it: 0.29 · 100 is 29, though it is 28.999… in binary."""
-    return np.floor(np.asarray(share * np.asarray(of) + 1e-9)).astype(np.int64)
+def check_share(owner: str, share: Any, name: str = "share") -> float:
+    """A number in (0, 1], or a MixError."""
+    number = check_number(owner, name, share, 0, 1)
+    if not number:
+        raise MixValueError(f"{owner}({name}={share!r}): expected a share above 0; to change nothing, leave it out")
+    return number
+
+
+def portion(share: float, of: Any) -> np.ndarray:
+    """(...) int64, ⌊share · of⌋ as decimals say it: 0.29 · 100 is 29, though it is 28.999… in binary."""
+    return np.asarray(share * np.asarray(of) + 1e-9).astype(np.int64)
+
+
+def sizes_of(share: float, of: Any) -> np.ndarray:
+    """(...) int64, max(⌊share · of⌋, 1): as many as the share says, one at least."""
+    return np.maximum(portion(share, of), 1)
 
 
 def drawn_places(
