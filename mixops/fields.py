@@ -20,7 +20,7 @@ from .layout import BOX_AXES, box_axes_of, check_rank, parse_layout
 from .output import Output
 from .plan import Plan
 from .sequence import PlanSequence
-from .spec import Spec, shape_of
+from .spec import Spec, plain_array, shape_of
 from .targets import check_classes, check_ignore_index, check_smoothing, pair_targets, soft_targets, sparse_targets
 
 ON_BLEND = ("error", "heavier", "planes")
@@ -345,7 +345,7 @@ def evidence_of(batch: Any, fields: Fields, op: Any) -> dict[str, np.ndarray]:
         if source is None:
             fix = "add Labels to the fields" if need == "labels" else f"a dict batch with an item {need!r} provides it"
             raise MixValueError(f"{op!r} needs {need}, and the batch has none: {fix}")
-        evidence[need] = source.detach().cpu().numpy() if is_tensor(source) else np.asarray(source)
+        evidence[need] = plain_array(need, source)
     return evidence
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from .errors import MixTypeError, MixValueError
 from .layout import box_axes_of, check_extents, check_rank, parse_layout
 
+_NUMPY_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
+
 
 @dataclass(frozen=True, eq=False)
 class Spec:
@@ -99,7 +101,17 @@ class Spec:
 
 
 def plain_array(name: str, value: Any) -> np.ndarray:
-    """The value as an array, or a MixError that names it: its rows have different lengths."""
+    """The value as an array, or a MixError that names it: its rows have different lengths.
+
+    Tensors may have gradients, be on any device, and hold floats that NumPy lacks, bfloat16 say, which become float32.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach()
+        if value.is_floating_point() and str(value.dtype) not in _NUMPY_FLOATS:
+            value = value.float()
+        return np.asarray(value.cpu().numpy())
+    if isinstance(value, (list, tuple)) and any(hasattr(row, "detach") for row in value):
+        value = [plain_array(name, row) for row in value]
     try:
         return np.asarray(value)
     except ValueError:

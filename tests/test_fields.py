@@ -383,6 +383,21 @@ def test_evidence_with_a_name_of_its_own_is_an_item_of_the_batch() -> None:
         mx.evidence_of({"x": np.eye(2)}, fields, mx.Mixup(pairing="same_class"))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+def test_evidence_may_be_floats_that_numpy_lacks_and_have_a_gradient(dtype: torch.dtype) -> None:
+    fields, scores = {"x": mx.Field("b d")}, torch.tensor([[0.5, 2.0], [1.0, -4.0]])
+    traced = scores.clone().requires_grad_()
+    for one in (scores.to(dtype), list(scores.to(dtype)), traced, list(traced)):
+        evidence = mx.evidence_of({"x": np.eye(2), "saliency": one}, fields, NeedsScores())
+        assert evidence["saliency"].dtype in (np.float32, np.float16)
+        assert evidence["saliency"].tolist() == scores.tolist()
+
+
+def test_evidence_of_uneven_rows_is_named() -> None:
+    with pytest.raises(mx.MixValueError, match="saliency: rows of different lengths"):
+        mx.evidence_of({"x": np.eye(2), "saliency": [[1, 2], [3]]}, {"x": mx.Field("b d")}, NeedsScores())
+
+
 def test_the_names_of_the_batch_are_checked_before_a_spec_is_read() -> None:
     with pytest.raises(mx.MixValueError, match="field 'image' is not in the batch"):
         mx.spec_of({"img": np.zeros((2, 3))}, {"image": IMAGE})

@@ -13,9 +13,6 @@ from .base import check_number
 
 def token_evidence(name: str, value: Any, shape: tuple[int, ...], kinds: str, expected: str) -> np.ndarray:
     """An array (of a tensor on any device) of this shape and one of these dtype kinds, or a MixError that names it."""
-    if hasattr(value, "detach"):
-        value = value.detach()
-        value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).cpu().numpy()
     array = plain_array(name, value)
     if array.dtype.kind not in kinds:
         raise MixTypeError(f"{name}: got {array.dtype}, expected {expected} of shape {shape}")
