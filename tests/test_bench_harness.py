@@ -13,6 +13,7 @@ from benching import row_of, sleeper
 import fit  # isort: skip
 import guard  # isort: skip
 import harness  # isort: skip
+import text_rows  # isort: skip
 
 
 class Clock:
@@ -166,3 +167,24 @@ def test_the_guard_measures_a_kernel_beside_the_floor(monkeypatch: pytest.Monkey
     monkeypatch.setattr(guard, "SETUP", guard.Setup(3, large=(4, 64)))
     for name in ("Mixup, float32, out of place", "chain to bfloat16"):
         assert guard.times_floor(guard.ROWS[name]()) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("action", "new", "possible"),
+    [
+        ("swap", "badc", True),
+        ("swap", "dbca", True),
+        ("swap", "bcad", True),
+        ("swap", "bcdea", False),
+        ("swap", "abcc", False),
+        ("swap", "abc", False),
+        ("delete", "bd", True),
+        ("delete", "abd", True),
+        ("delete", "db", False),
+        ("delete", "a", False),
+        ("delete", "abcd", False),
+    ],
+)
+def test_two_swaps_or_deletions_are_told_from_other_edits(action: str, new: str, possible: bool) -> None:
+    old = "abcde" if len(new) == 5 else "abcd"
+    assert text_rows._possible(new, old, action) is possible
