@@ -15,6 +15,19 @@ import numpy as np
 
 from ..errors import MixTypeError, MixValueError
 from .addresses import reach, starts
+from .tokens import pasted as pasted_tokens
+
+__all__ = [
+    "backend_for",
+    "is_tensor",
+    "load_kernels",
+    "pasted_tokens",
+    "repeats",
+    "same_memory",
+    "share_memory",
+    "traced",
+    "untraced",
+]
 
 _MODULES = {"reference": "reference", "cpu": "cpu", "torch": "torch_"}
 
