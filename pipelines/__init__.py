@@ -18,7 +18,11 @@ from .stages import PerSample
 if TYPE_CHECKING:
     from .corpus.generate import augment_corpus as augment_corpus
     from .hidden import mix_hidden as mix_hidden
+    from .saliency import attention_saliency as attention_saliency
+    from .saliency import embedding_saliency as embedding_saliency
     from .semi import MixText as MixText
+    from .ssmix import ssmix_backward as ssmix_backward
+    from .ssmix import ssmix_loss as ssmix_loss
 
 __all__ = [
     "ArrayDataset",
@@ -46,7 +50,15 @@ __all__ = [
 
 # These load when they are asked for, most of them with torch; they stay out of __all__ so that a star import does
 # without it.
-_LAZY = {"MixText": "semi", "augment_corpus": "corpus.generate", "mix_hidden": "hidden"}
+_LAZY = {
+    "MixText": "semi",
+    "attention_saliency": "saliency",
+    "augment_corpus": "corpus.generate",
+    "embedding_saliency": "saliency",
+    "mix_hidden": "hidden",
+    "ssmix_backward": "ssmix",
+    "ssmix_loss": "ssmix",
+}
 
 
 def __getattr__(name: str) -> Any:

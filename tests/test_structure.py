@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mixops as mx
+import mixops.pipelines
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "mixops").rglob("*.py"))
@@ -157,3 +159,16 @@ def test_drawing_and_looking_load_numpy_only() -> None:
 def test_mixing_numpy_arrays_loads_no_torch() -> None:
     mixed = "mx.mix(np.zeros((4, 3)), mx.Mixup().draw(np.random.default_rng(0), mx.Spec(4)), 'b d')"
     assert loaded(f"import numpy as np, mixops as mx; {mixed}") <= {"numba", "llvmlite", "scipy", "ml_dtypes"}
+
+
+def test_names_that_need_torch_are_imported_from_the_pipelines_when_they_are_asked_for() -> None:
+    assert "torch" not in loaded("import mixops.pipelines; from mixops.pipelines import *; dir(mixops.pipelines)")
+
+    for name, module in mixops.pipelines._LAZY.items():
+        found = getattr(mixops.pipelines, name)
+        assert found is getattr(importlib.import_module(f"mixops.pipelines.{module}"), name)
+        assert found.__module__ == f"mixops.pipelines.{module}"
+        assert name in dir(mixops.pipelines)
+    assert {"MixText", "augment_corpus", "embedding_saliency", "mix_hidden", "ssmix_loss"} <= set(
+        mixops.pipelines._LAZY
+    )
