@@ -96,6 +96,9 @@ def rampup(step: int, steps: int) -> float:
         step: of the training, counted from 0.
         steps: over which the weight rises, 0 or more.
 
+    Returns:
+        A share from 0 to 1.
+
     Raises:
         MixError: if one of them is no whole number of 0 or more.
 
@@ -222,6 +225,12 @@ rampup=0, hinge_weight=0.0, hinge_margin=0.7, separate=False, fold=True)
             partner: (M,) rows, in place of a draw.
             lam: the own share, likewise.
             layer: of the model, likewise.
+
+        Returns:
+            A plan of whole rows, M = labelled + unlabelled of them, whose layer is where they are mixed.
+
+        Raises:
+            MixError: if a number of rows is none, or what is given in place of a draw does not fit.
         """
         labelled, unlabelled = (
             count("MixText.plan", "labelled", labelled),

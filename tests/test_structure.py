@@ -9,10 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import mixops.pipelines
 import pytest
 
 import mixops as mx
-import mixops.pipelines
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "mixops").rglob("*.py"))
@@ -163,7 +163,6 @@ def test_mixing_numpy_arrays_loads_no_torch() -> None:
 
 def test_names_that_need_torch_are_imported_from_the_pipelines_when_they_are_asked_for() -> None:
     assert "torch" not in loaded("import mixops.pipelines; from mixops.pipelines import *; dir(mixops.pipelines)")
-
     for name, module in mixops.pipelines._LAZY.items():
         found = getattr(mixops.pipelines, name)
         assert found is getattr(importlib.import_module(f"mixops.pipelines.{module}"), name)
