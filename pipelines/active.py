@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import numpy as np
 from mixops import MixTypeError, MixValueError, streams
 
 from .corpus.mixed import MixedSentence
-from .corpus.tagged import TaggedCorpus
+from .corpus.tagged import TaggedCorpus, TaggedSentence
 from .state import count
 from .tagging.scores import entity_scores
 
@@ -237,8 +237,9 @@ def active_learning(
         The rounds, rounds + 1 of them, and what would be asked for next.
 
     Raises:
-        MixError: if an argument is out of range or of a wrong type, the pool is too small, the state is broken or that
-            of another loop, or a training gives other things than probabilities.
+        MixError: if an argument is out of range or of a wrong type, tags are none of entities, the pool is too small,
+            the state is broken, that of another loop or has no folder, or a training gives other things than
+            probabilities, an augmentation others than sentences.
 
     Example:
         >>> from mixops.pipelines.active import active_learning
@@ -260,6 +261,9 @@ def active_learning(
             f"{first + (wanted - 1) * query} sentences, the pool has {len(pool)}"
         )
     path = None if state is None else Path(state)
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):  # said before the first training, not after
+        what = "is a folder, expected" if path.is_dir() else f"has no folder {path.parent}: make it, or choose"
+        raise MixValueError(f"active_learning: state={str(path)!r} {what} the name of a file to write")
     done, ask = _loaded(path, loop) if path is not None and path.exists() else ([], loop.drawn())
     new = loop.made_again(done)
     for number in range(len(done), wanted):
@@ -269,7 +273,8 @@ def active_learning(
             _save(path, loop, done, ask)
         if progress is not None:
             progress(one)
-    return ActiveRun(tuple(done), ask)
+    # A state may hold more rounds than are wanted now: what came after the last was asked for there.
+    return ActiveRun(tuple(done[:wanted]), done[wanted].added if len(done) > wanted else ask)
 
 
 class _Loop:
@@ -282,6 +287,10 @@ class _Loop:
         for name, data in (("pool", pool), ("test", test)):
             if not isinstance(data, TaggedCorpus):
                 raise MixTypeError(f"active_learning: {name} is {type(data).__name__}, expected read_tagged(...)")
+            try:  # before anything is trained
+                entity_scores([data.tag_names], [data.tag_names])
+            except MixValueError as error:
+                raise MixValueError(f"active_learning: {name} is measured by its entities: {error}") from None
         numbers = {"first": first, "query": query, "committee": committee}
         for name, value in numbers.items():
             least = 2 if name == "committee" else 1
@@ -338,7 +347,20 @@ class _Loop:
     def _made(self, number: int, places: Sequence[int]) -> tuple[MixedSentence, ...]:
         if self.augment is None:
             return ()
-        return tuple(self.augment(self.pool.take(list(places)), self._number(number, _AUGMENT)))
+        made = self.augment(self.pool.take(list(places)), self._number(number, _AUGMENT))
+        if isinstance(made, (str, Mapping)) or not isinstance(made, Iterable):
+            raise MixTypeError(
+                f"active_learning: augment gave {type(made).__name__}, expected new sentences: "
+                "augment_corpus(...).sentences, or an empty list"
+            )
+        new = tuple(made)
+        for one in new:
+            if not isinstance(one, (TaggedSentence, MixedSentence)):
+                raise MixTypeError(
+                    f"active_learning: augment gave {type(one).__name__} among new sentences, expected a "
+                    "TaggedSentence or a MixedSentence of each"
+                )
+        return new
 
     def _asked(self, number: int, models: Sequence[Predictor], places: Sequence[int]) -> tuple[int, ...]:
         rest = np.setdiff1d(np.arange(len(self.pool)), places)
@@ -426,9 +448,7 @@ def _loaded(path: Path, loop: _Loop) -> tuple[list[ActiveRound], tuple[int, ...]
     except (KeyError, TypeError) as error:
         raise MixValueError(f"{path.name}: broken: {error!r}; {fix}") from None
     if not whole or len({*labelled, *ask}) < len(labelled) + len(ask):
-        raise MixValueError(
-            f"{path.name}: broken: a sentence twice or not in the pool, or no round; {fix}"
-        )
+        raise MixValueError(f"{path.name}: broken: a sentence twice or not in the pool, or no round; {fix}")
     return rounds, ask
 
 

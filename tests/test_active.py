@@ -217,6 +217,7 @@ def test_a_loop_that_was_stopped_goes_on_where_it_was_without_training_again(tmp
     assert run(state=state, train=none) == whole
     assert none.seen == []
     assert run(state=state, rounds=5) == run(rounds=5)
+    assert run(state=state, rounds=1) == run(rounds=1)
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
 
@@ -272,6 +273,9 @@ def test_a_broken_state_is_refused(tmp_path: Path) -> None:
         ({"strategy": lambda probs: np.zeros(3)}, r"scores of \(3,\)"),
         ({"train": 3}, "train is int"),
         ({"augment": 3}, "augment is int"),
+        ({"augment": lambda *given: None}, "augment gave NoneType"),
+        ({"augment": lambda *given: "none"}, "augment gave str"),
+        ({"augment": lambda *given: [1]}, "augment gave int among new sentences"),
         ({"train": lambda *given: None}, "NoneType, expected an object with predict"),
         ({"train": lambda *given: Short()}, "predict gave other shapes"),
     ],
@@ -284,6 +288,19 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], said: str) -> None
 class Short:
     def predict(self, sentences: Sequence[Any]) -> list[np.ndarray]:
         return [np.full((1, 2), 0.5) for _ in sentences]
+
+
+def test_what_can_be_known_before_a_training_is_said_before_it(tmp_path: Path) -> None:
+    nouns = TaggedCorpus([TaggedSentence(("a", "b"), ("NOUN", "VERB"))] * 40)
+    for pool, state, said in (
+        (POOL, tmp_path / "none" / "state.json", "none: make it"),
+        (POOL, tmp_path, "is a folder"),
+        (nouns, None, "pool is measured by its entities: .*'NOUN'"),
+    ):
+        train = Counted()
+        with pytest.raises(mx.MixValueError, match=said):
+            active_learning(pool, TEST, rounds=1, first=8, query=4, train=train, state=state)
+        assert train.seen == []
 
 
 def test_a_pool_that_is_a_list_is_refused() -> None:
