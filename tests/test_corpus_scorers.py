@@ -194,3 +194,16 @@ def test_what_is_no_language_model_is_refused(gpt2: Any) -> None:
         CausalLMScorer(gpt2.transformer, tokenizer(eos_token="<end>"))([["so"]])
     with pytest.raises(mx.MixError, match="got a text"):
         CausalLMScorer(gpt2, tokenizer())("so good")
+
+
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(gpt2: Any) -> None:
+    from transformers import BertConfig, BertLMHeadModel
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = BertLMHeadModel(BertConfig(vocab_size=len(WORDS), max_position_embeddings=12, initializer_range=0.5, **size))
+    scorer = CausalLMScorer(bert.eval(), tokenizer(eos_token="<end>"))
+    with pytest.raises(mx.MixError, match="BertLMHeadModel sees the tokens that it is to predict"):
+        scorer(JUDGED)
+    bert.config.is_decoder = True
+    causal = BertLMHeadModel(bert.config)
+    assert np.isfinite(CausalLMScorer(causal, tokenizer(eos_token="<end>"))(JUDGED)).all()

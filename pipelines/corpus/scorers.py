@@ -13,6 +13,9 @@ from .ngrams import NGramModel
 
 __all__ = ["CausalLMScorer", "NGramModel"]
 
+#: Logits of the same tokens may differ by this share of the largest.
+_SLACK = 0.05
+
 
 class CausalLMScorer:
     """Perplexity of sentences under a causal language model of Hugging Face: exp(-mean log p(piece | those before)).
@@ -29,7 +32,8 @@ class CausalLMScorer:
         join: makes a text of the words of a sentence; None puts blanks between them.
 
     Raises:
-        MixError: if batch_size is out of range, the model returns no logits, or the tokenizer is not callable.
+        MixError: if batch_size is out of range, or the tokenizer is not callable; when called, if the model returns no
+            logits, or its logits depend on tokens that come later, as those of BERT do.
 
     Source:
         The discriminator of Zhang, Yu, Zhang, "SeqMix: Augmenting Active Sequence Labeling via Sequence Mixup",
@@ -57,6 +61,7 @@ class CausalLMScorer:
         self.model = model.to(device) if device is not None else model
         self.tokenizer, self.batch_size, self.join = tokenizer, int(batch_size), join or " ".join
         begin = tokenizer.bos_token_id
+        self._checked = False
         self._begin: list[int] = [begin if begin is not None else tokenizer.eos_token_id]
         if self._begin == [None]:
             self._begin = []
@@ -79,12 +84,34 @@ class CausalLMScorer:
         self.model.eval()
         try:
             with torch.inference_mode():
+                if order and not self._checked:
+                    self._check_causal()
                 for start in range(0, len(order), self.batch_size):
                     chosen = order[start : start + self.batch_size]
                     scores[chosen] = self._perplexities([rows[i] for i in chosen])
         finally:
             self.model.train(was_training)
         return scores
+
+    def _check_causal(self) -> None:
+        """What a token is predicted by must not depend on those behind it: BERT answers, too, and means nothing."""
+        import torch
+
+        ids = torch.tensor([[0, 0, 0], [0, 0, 1]], device=next(self.model.parameters()).device)
+        logits = getattr(self.model(input_ids=ids, attention_mask=torch.ones_like(ids)), "logits", None)
+        if logits is None:
+            raise MixTypeError(
+                f"CausalLMScorer: {type(self.model).__name__} returns no logits, expected a model with a language "
+                "modelling head: AutoModelForCausalLM"
+            )
+        one, other = logits[:, :2].float()
+        # Half precision in two rows of a batch may differ by a rounding; what is seen ahead changes far more.
+        if float((one - other).abs().max()) > _SLACK * max(float(one.abs().max()), 1.0):
+            raise MixTypeError(
+                f"CausalLMScorer: {type(self.model).__name__} sees the tokens that it is to predict, expected a causal "
+                "language model, such as GPT-2"
+            )
+        self._checked = True
 
     def _pieces(self, words: Sequence[str]) -> list[int]:
         return list(self.tokenizer(self.join(list(words)), add_special_tokens=False)["input_ids"])
@@ -101,12 +128,7 @@ class CausalLMScorer:
             mask[i, : len(row)] = 1
         # Padding is to the right, where a causal model does not look, so what it is made of is nobody's business.
         output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device))
-        logits = getattr(output, "logits", None)
-        if logits is None:
-            raise MixTypeError(
-                f"CausalLMScorer: {type(self.model).__name__} returns no logits, expected a model with a language "
-                "modelling head: AutoModelForCausalLM"
-            )
+        logits = output.logits
         return [
             # One row at a time: the logits of a whole batch in float32 would be the largest array by far.
             float(

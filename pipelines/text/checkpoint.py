@@ -86,7 +86,8 @@ def read_checkpoint(folder: str | Path, auto: str) -> tuple[Any, Any]:
         auto: class of Transformers that makes the model: "AutoModel", "AutoModelForCausalLM".
 
     Raises:
-        MixError: if there is no such folder, or what is in it is no checkpoint of this kind.
+        MixError: if there is no such folder, what is in it is no checkpoint of this kind, or it lacks weights of a
+            language model, which would be drawn at random.
     """
     import transformers
 
@@ -94,7 +95,12 @@ def read_checkpoint(folder: str | Path, auto: str) -> tuple[Any, Any]:
     folder = checkpoint_folder(folder)
     with _quiet(), _refused(folder, f"no {auto} with a tokenizer can be read there"):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = getattr(transformers, auto).from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model, info = getattr(transformers, auto).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        missing = sorted(info["missing_keys"])
+        if missing and auto == "AutoModelForCausalLM":  # AutoModel may lack a pooler, which nobody asks
+            raise ValueError(f"it has no weights for {missing[0]}, expected a checkpoint of a causal language model")
     return model.eval(), tokenizer
 
 

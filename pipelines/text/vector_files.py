@@ -198,7 +198,10 @@ def _from_npz(path: Path, keys: Sequence[str], wanted: Callable[[str], bool]) ->
         with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             missing = [key for key in keys if key not in held.files]
             if missing:
-                raise MixValueError(f"{path.name}: no {missing[0]!r}, it has {held.files}: set keys=(words, vectors)")
+                raise MixValueError(
+                    f"{path.name}: no {missing[0]!r}, it has {held.files}: give the names of its words and vectors, "
+                    "keys=(words, vectors) or --keys words,vectors"
+                )
             words, vectors, *rows = (held[key] for key in keys)
     except (zipfile.BadZipFile, EOFError, zlib.error, ValueError) as error:
         if isinstance(error, MixValueError):
