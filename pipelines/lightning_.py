@@ -17,7 +17,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
-from .plan_collate import check_drawing, leaves_all, plan_of_rows
+from .plan_collate import check_drawing, layout_inside, leaves_all, plan_of_rows
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -100,7 +100,7 @@ class MixCallback:
             return
         try:
             network, layer = self._place(pl_module, plan.layer or "input")
-            mixing = mix_hidden(network, layer, plan, mask=self.mask)
+            mixing = mix_hidden(network, layer, plan, layout_inside(plan, "MixCallback"), mask=self.mask)
             mixing.__enter__()
         except BaseException:
             self._take_back()

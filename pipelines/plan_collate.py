@@ -136,6 +136,33 @@ def leaves_all(plan: mx.Plan | mx.PlanSequence) -> bool:
     return plan.layer is None and plan.is_identity
 
 
+def layout_inside(plan: mx.Plan | mx.PlanSequence, owner: str) -> str | None:
+    """The axes of hidden states that a plan is for: "b t d" where it has boxes on tokens; None for whole rows.
+
+    Raises:
+        MixError: if such boxes are for no layer: ids are moved before the model is called.
+    """
+    steps = plan.plans if isinstance(plan, mx.PlanSequence) else (plan,)
+    if not any(step.rank == 1 for step in steps):
+        return None
+    if plan.layer is None:
+        raise MixValueError(
+            f"{owner}: the plan moves or cuts tokens and names no layer, and here hidden states are mixed: expected an "
+            "operator for a layer, such as TMix or HiddenCut; for ids let the step return ssmix_loss(model, batch, "
+            "op, rng).total of mixops.pipelines.ssmix"
+        )
+    return "b t d"
+
+
+def check_padding(owner: str, mask: Any) -> None:
+    """Refuse an attention mask (B, T) with a real token behind one that is none: its sum would say nothing."""
+    if len(np.shape(mask)) == 2 and bool((mask[:, 1:] > mask[:, :-1]).any()):
+        raise MixValueError(
+            f"{owner}: rows of the batch are padded in front, or attention_mask has gaps, and tokens are counted from "
+            'the first one on: expected padding behind, tokenizer.padding_side = "right"'
+        )
+
+
 def plan_of_rows(
     batch: Mapping[str, Any],
     op: mx.Operator,
@@ -191,7 +218,9 @@ def drawn_for_rows(
     if not getattr(batch[rows], "shape", (1,)) or not hasattr(batch[rows], "__len__"):
         raise MixTypeError(f"{owner}: {rows!r} of the batch is {batch[rows]!r:.60}, expected an array of its rows")
     evidence = _evidence(owner, batch, op, rows)
-    shape = tuple(np.shape(batch[rows])[1:2]) if "lengths" in op.needs else ()
+    shape: tuple[int, ...] = ()
+    if "lengths" in op.needs:  # labels have no axis of tokens: the mask has
+        shape = tuple(np.shape(batch[rows])[1:2] or np.shape(batch.get("attention_mask", ()))[1:2])
     spec = mx.Spec(len(batch[rows]), shape, epoch=epoch, training=training, step=step)
     return op.draw(rng, spec, **evidence)
 
@@ -213,6 +242,7 @@ def _evidence(owner: str, batch: Mapping[str, Any], op: mx.Operator, rows: str) 
             raise MixValueError(
                 f"{owner}: {op!r} needs the lengths of the rows, expected an entry 'attention_mask' in the batch"
             )
+        check_padding(owner, mask)
         found["lengths"] = mask.sum(1)
     return mx.evidence_of(found, {rows: mx.Field(_ONE_A_ROW)}, op)
 

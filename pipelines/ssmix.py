@@ -18,7 +18,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
-from .plan_collate import drawn_for_rows
+from .plan_collate import check_padding, drawn_for_rows, layout_inside
 from .saliency import Words, labels_of, logits_of, mean_loss, model_inputs
 
 __all__ = ["SSMixLoss", "ssmix_backward", "ssmix_loss"]
@@ -241,21 +241,25 @@ class _Step:
         self.loss, self.special_ids, self.fill, self.rows = loss, special_ids, fill, rows
         self.inputs = model_inputs(batch)
         self.given = batch.get("saliency")
-        if "lengths" in op.needs:
-            self._check_padding()
+        if "lengths" in op.needs and batch.get("attention_mask") is not None:
+            check_padding(owner, batch["attention_mask"])
         if "segments" in op.needs and all(batch.get(name) is None for name in ("segments", "token_type_ids")):
             raise MixValueError(
                 f"{owner}: {op!r} mixes pairs of sentences half by half, and the batch has no 'token_type_ids': "
                 "expected them, or where the tokenizer makes none (RoBERTa) an entry 'segments' (B, T) of 0 in the "
                 "first sentence and 1 in the second, which encoding.sequence_ids() of a fast tokenizer tells"
             )
+        if "segments" in op.needs:
+            self._check_halves()
 
-    def _check_padding(self) -> None:
-        mask = self.batch.get("attention_mask")
-        if mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any()):
+    def _check_halves(self) -> None:
+        name = "token_type_ids" if self.batch.get("segments") is None else "segments"
+        if not bool((self.batch[name] != 0).any()):
             raise MixValueError(
-                f"{self.owner}: rows of the batch are padded in front, and spans are counted from the first token: "
-                'expected padding behind, tokenizer.padding_side = "right"'
+                f"{self.owner}: {self.op!r} mixes pairs of sentences half by half, and {name!r} is 0 everywhere, as of "
+                "tokenizers that do not tell sentences apart (RoBERTa), or of single sentences: expected an entry "
+                "'segments' (B, T) of 0 in the first sentence and 1 in the second, which encoding.sequence_ids() of a "
+                "fast tokenizer tells; for single sentences leave pairs out"
             )
 
     def words(self, embedding: str | nn.Module | None) -> Words | None:
@@ -292,12 +296,23 @@ class _Step:
     def mixed(self, plan: mx.Plan | mx.PlanSequence) -> Tensor:
         """Mean loss of the mixed batch on the labels of both parents."""
         inputs, inside = self.inputs, nullcontext()
+        ya, yb, lam = self._parents(plan)
         if plan.layer is not None:
-            inside = mix_hidden(self.model, plan.layer, plan)  # type: ignore[assignment]
+            inside = mix_hidden(self.model, plan.layer, plan, layout_inside(plan, self.owner))  # type: ignore[assignment]
         elif not plan.is_identity:
             ids = mx.mix(inputs[self.rows], plan, "b t", "discrete", fill=self.fill)
             inputs = {**inputs, self.rows: ids}
         with inside:
             logits = logits_of(self.model(**inputs), self.owner)
-        ya, yb, lam = mx.pair_targets(self.labels, plan)
         return mean_loss(self.loss, logits, ya, self.owner, other=yb, lam=lam)
+
+    def _parents(self, plan: mx.Plan | mx.PlanSequence) -> tuple[Any, Any, Any]:
+        try:
+            return mx.pair_targets(self.labels, plan)
+        except MixValueError as error:
+            if isinstance(plan, mx.Plan):
+                raise
+            raise MixValueError(
+                f"{self.owner}: {self.op!r} gave a row the labels of more than two ({error}): expected one operator "
+                "that mixes rows; OneOf([...]) takes turns between several"
+            ) from None

@@ -14,7 +14,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
-from .plan_collate import check_drawing, leaves_all, plan_of_rows
+from .plan_collate import check_drawing, layout_inside, leaves_all, plan_of_rows
 from .saliency import logits_of
 
 
@@ -127,11 +127,12 @@ class TrainerMixin:
         plan, inputs = self._plan_of(inputs)
         if plan is None:
             return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
-        self._mix_plan = plan
         # A plan without a layer is for what the model is called with.
-        layer = plan.layer or "input"
+        layer, idle = plan.layer or "input", leaves_all(plan)
+        layout = None if idle else layout_inside(plan, type(self).__name__)
+        self._mix_plan = plan
         try:
-            with nullcontext() if leaves_all(plan) else mix_hidden(model, layer, plan, mask=self.mix_mask):
+            with nullcontext() if idle else mix_hidden(model, layer, plan, layout, mask=self.mix_mask):
                 # Without the number of items the Trainer divides our mean by the number of accumulated batches.
                 loss = super().training_step(model, inputs)  # type: ignore[misc]
         finally:

@@ -235,6 +235,14 @@ def test_batches_that_a_choice_leaves_alone_are_plain_steps(tmp_path: Path) -> N
     assert {plan.layer for _, _, plan in learner.seen} == {"words", "hidden:1", None}
 
 
+def test_a_cut_of_tokens_is_taken_inside_the_module_and_moved_ids_are_refused(tmp_path: Path) -> None:
+    learner = Learner()
+    trainer(tmp_path, MixCallback(mx.HiddenCut(2, share=0.5, start="random"), seed=7)).fit(learner, loader())
+    assert all((plan.box[..., 1] > plan.box[..., 0]).all() for _, _, plan in learner.seen)
+    with pytest.raises(mx.MixValueError, match=r"MixCallback.*names no layer.*ssmix_loss"):
+        trainer(tmp_path, MixCallback(mx.SpanMix(0.5), seed=7)).fit(Learner(), loader())
+
+
 class Choosy(Learner):
     """Returns None in place of a loss where it skips a batch, before it has run its network."""
 

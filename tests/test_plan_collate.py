@@ -222,6 +222,11 @@ ROW = {"input_ids": np.arange(3), "labels": 0}
         ({}, Keyed([{"input_ids": [1, 2]}], (0, 0, 0)), "is a list"),
         ({"op": mx.WordMixup(pairing="same_class")}, Keyed([{"input_ids": np.arange(3)}], (0, 0, 0)), "needs labels"),
         ({"op": Longest()}, Keyed([ROW], (0, 0, 0)), "'attention_mask'"),
+        (
+            {"op": mx.SpanMix()},
+            Keyed([{**ROW, "attention_mask": np.array([0, 1, 1])}], (0, 0, 0)),
+            'padded in front.*padding_side = "right"',
+        ),
         ({"collate": lambda samples: {"input_ids": torch.tensor(3)}}, Keyed([ROW], (0, 0, 0)), "array of its rows"),
         ({"collate": lambda samples: {"input_ids": None}}, Keyed([ROW], (0, 0, 0)), "array of its rows"),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -332,6 +334,19 @@ def test_operators_on_hidden_states_are_mixed_inside_the_model(op: mx.Operator) 
     assert found
 
 
+def test_a_cut_inside_the_model_is_the_cut_of_the_plan() -> None:
+    from mixops.pipelines.hidden import mix_hidden
+
+    model, batch = hf_model("bert-sdpa"), batch_of()
+    op = mx.HiddenCut("bert.encoder.layer.1.output.dense", share=0.5)
+    done = ssmix_loss(model, batch, op, rng())
+    assert (done.plan.box[..., 1] > done.plan.box[..., 0]).all()
+    with mix_hidden(model, done.plan.layer, done.plan, "b t d"):
+        logits = logits_of(model, batch, batch["input_ids"])
+    torch.testing.assert_close(done.mixed, F.cross_entropy(logits, batch["labels"]).detach())
+    assert not torch.allclose(done.mixed, done.clean)
+
+
 def test_an_operator_that_is_off_leaves_the_batch_as_it_is() -> None:
     model, batch = hf_model("bert-sdpa"), batch_of()
     done = ssmix_loss(model, batch, mx.SSMix(0.3, until=2), rng(), epoch=2)
@@ -386,6 +401,11 @@ REFUSED: list[tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = [
     (lambda b: {"op": mx.Mixup(1.0)}, "blend|averaged|opacity"),
     (lambda b: {"rng": 7}, "numpy.random.Generator"),
     (lambda b: {"embedding": "nowhere"}, "no such module"),
+    (lambda b: {"op": mx.SSMix(0.3) | mx.SpanMix(0.3)}, r"more than two.*one operator that mixes rows; OneOf"),
+    (
+        lambda b: {"op": mx.SSMix(pairs=True), "batch": {**b, "token_type_ids": torch.zeros_like(b["input_ids"])}},
+        r"'token_type_ids' is 0 everywhere.*'segments'",
+    ),
 ]
 
 
@@ -421,24 +441,43 @@ def test_the_trainer_that_mixes_inside_the_model_names_the_step_to_take() -> Non
         MixTrainer(build("bert-sdpa"), mix=OP)
 
 
-def test_a_trainer_takes_the_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_the_trainer_of_the_documents_takes_the_mean_loss_and_draws_for_each_batch(
+    accumulated: int, tmp_path: Path
+) -> None:
     import transformers
 
-    plans = []
+    page = (Path(__file__).parent.parent / "docs" / "ssmix.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "SSMixTrainer" in block)
+    names: dict[str, Any] = {}
+    exec(compile(code, "ssmix.md", "exec"), names)
+    plans, losses = [], []
 
-    class SSMixTrainer(transformers.Trainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-            done = ssmix_loss(model, inputs, OP, rng(self.state.global_step))
-            plans.append(done.plan)
-            return done.total
+    def noted(*given: Any) -> Any:
+        done = ssmix_loss(*given)
+        plans.append(done.plan)
+        losses.append(float(done.total.detach()))
+        return done
 
+    names["ssmix_loss"] = noted
     batch, model = batch_of(), build("bert-sdpa")
-    rows = [{name: value[n] for name, value in batch.items()} for n in range(ROWS)]
+    rows = [{name: value[n] for name, value in batch.items()} for n in range(ROWS)] * accumulated
     before = model.classifier.weight.detach().clone()
     arguments = transformers.TrainingArguments(
-        str(tmp_path), max_steps=2, per_device_train_batch_size=ROWS, report_to="none", use_cpu=True, disable_tqdm=True
+        str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=ROWS,
+        gradient_accumulation_steps=accumulated,
+        logging_steps=1,
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
     )
-    SSMixTrainer(model, arguments, train_dataset=rows).train()
-    assert len(plans) == 2
-    assert plans[0] != plans[1]
+    trainer = names["SSMixTrainer"](model, arguments, train_dataset=rows)
+    trainer.train()
+    assert len(plans) == 2 * accumulated
+    assert all(one != other for one, other in itertools.combinations(plans, 2))
+    told = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    means = np.array(losses).reshape(2, accumulated).mean(1)
+    np.testing.assert_allclose(told, means, rtol=1e-4)
     assert not torch.equal(model.classifier.weight, before)

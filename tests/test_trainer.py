@@ -15,7 +15,7 @@ from mixops.pipelines import KeyedBatchSampler, keyed
 from mixops.pipelines.hidden import mix_hidden
 from mixops.pipelines.plan_collate import PlanCollator
 from mixops.pipelines.trainer import TrainerMixin
-from tiny_bert import CLASSES, ROWS, bert, close, hooks, sentences, weights
+from tiny_bert import CLASSES, LENGTH, ROWS, bert, close, hooks, sentences, weights
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import BertForTokenClassification, Trainer, TrainingArguments, default_data_collator
@@ -340,6 +340,30 @@ def test_an_operator_that_starts_late_counts_steps_of_the_optimizer(tmp_path: Pa
 def test_an_operator_that_stops_early_stops_at_its_epoch(tmp_path: Path) -> None:
     trainer(tmp_path, mix=Noted([2], lam=0.5, until=1)).train()
     assert [plan.is_identity for plan, _ in Noted.drawn] == [spec.epoch == 1 for _, spec in Noted.drawn]
+
+
+def test_a_cut_of_tokens_inside_the_model_is_taken_until_it_is_off(tmp_path: Path) -> None:
+    class Cut(mx.HiddenCut):
+        def draw(self, *args: Any, **given: Any) -> Any:
+            plans.append(super().draw(*args, **given))
+            return plans[-1]
+
+    plans: list[Any] = []
+    op = Cut(2, share=0.5, start="random", until=1)
+    trained = trainer(tmp_path, mix=op)
+    trained.train()
+    half = len(plans) // 2
+    assert all((plan.box[..., 1] > plan.box[..., 0]).all() and plan.shape == (LENGTH,) for plan in plans[:half])
+    assert all(plan.is_identity for plan in plans[half:])
+    plain = trainer(tmp_path)
+    plain.train()
+    assert not close(weights(trained.model), weights(plain.model))
+
+
+def test_tokens_that_are_moved_before_the_model_are_refused_with_the_step_to_take(tmp_path: Path) -> None:
+    for op in (mx.SpanMix(0.5), mx.Cutoff(0.5), mx.TokenSwap()):
+        with pytest.raises(mx.MixValueError, match=r"names no layer.*HiddenCut.*ssmix_loss"):
+            trainer(tmp_path, mix=op).train()
 
 
 def test_an_exception_in_the_model_leaves_no_hooks(tmp_path: Path) -> None:
