@@ -205,8 +205,6 @@ class TokenTable:
 
 
 def _floats(name: str, value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().numpy()
     array = plain_array(name, value)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise MixTypeError(f"{name}: got {array.dtype}, expected float32 (float16 and float64 will do too)")

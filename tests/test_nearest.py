@@ -145,6 +145,13 @@ def test_the_table_is_a_copy_and_inputs_may_be_read_only() -> None:
     assert (len(table), repr(table)) == (4, "TokenTable(4 rows of 4, 0 banned)")
 
 
+def test_tensors_in_bfloat16_are_tables_and_queries_too() -> None:
+    table = torch.tensor([[0.0, 0], [3, 4], [1, 0]], dtype=torch.bfloat16, requires_grad=True)
+    ids, distances = mx.TokenTable(table).nearest(table[[1, 2]] + 0.25)
+    assert (ids.tolist(), distances.dtype) == ([1, 2], np.float32)
+    np.testing.assert_allclose(distances, np.sqrt(0.125), rtol=1e-6)
+
+
 def test_tensors_are_tables_and_queries_too() -> None:
     weight = torch.nn.Embedding(20, 4).weight
     ids, distances = mx.TokenTable(weight).nearest(weight[:5], torch.arange(5)[:, None])
