@@ -52,6 +52,9 @@ def run_command(command: click.Command, name: str, args: list[str] | None = None
         command.main(args=args, prog_name=name, standalone_mode=False)
     except click.Abort:
         return _complain(name, "stopped", 130)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command: all of its help, as it stands
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.ClickException as error:
         return _complain(name, error.format_message())
     except ModuleNotFoundError as error:

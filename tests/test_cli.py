@@ -183,3 +183,11 @@ def test_a_process_ends_with_code_2_and_no_traceback() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("mixops: operator text, character 1 ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("group", [[], ["corpus"], ["plan"]])
+def test_a_group_without_a_command_shows_its_help(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(group) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"Usage: mixops {' '.join([*group, ''])}[OPTIONS]")
+    assert "\n\nCommands:\n" in said

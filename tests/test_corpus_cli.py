@@ -13,6 +13,7 @@ import pytest
 from mixops.pipelines.cli import main
 from mixops.pipelines.corpus import people_and_places, read_mixed, read_tagged
 from mixops.pipelines.corpus.writing import record_of
+from peers import torchvision_schemas
 
 TRAIN = Path(__file__).parent.parent / "pipelines" / "corpus" / "people.conll"
 
@@ -107,6 +108,37 @@ def test_ctrl_c_leaves_a_run_that_goes_on(vectors: str, tmp_path: Path) -> None:
     unbroken = tmp_path / "whole.jsonl"
     assert main(command(unbroken, *more)) == 0
     assert out.read_bytes() == unbroken.read_bytes()
+
+
+def test_a_full_disk_loses_nothing_and_is_said(vectors: str, tmp_path: Path) -> None:
+    more = ("--embedding", vectors, "--min-tags", "2", "--ratio", "40")
+    out, unbroken = tmp_path / "new.jsonl", tmp_path / "whole.jsonl"
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    code += "from mixops.pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
+    run = subprocess.run([sys.executable, "-B", "-c", code, *command(out, *more)], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert f"{out} cannot be written: File too large; what was made so far is kept" in run.stderr
+    assert out.stat().st_size > 0
+    assert main(command(out, *more)) == main(command(unbroken, *more)) == 0
+    assert out.read_bytes() == unbroken.read_bytes()
+
+
+def test_what_only_looks_like_a_language_model_judges_nothing(
+    vectors: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torchvision_schemas()
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder, out = tmp_path / "bert", tmp_path / "new.jsonl"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "moved"]))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    BertModel(BertConfig(vocab_size=6, **size)).save_pretrained(folder)
+    said = failed(capsys, command(out, "--embedding", vectors, "--score", str(folder)))
+    assert "no weights for cls.predictions" in said
+    assert "expected a checkpoint of a causal language model" in said
+    assert not out.exists()
 
 
 def test_what_is_wrong_is_said_in_one_line(vectors: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,7 @@ def test_as_many_are_made_as_are_wanted(ratio: float, wanted: int) -> None:
 def test_what_never_mixes_ends(op: mx.SeqMix) -> None:
     new = augment_corpus(corpus(), op, embedding=VECTORS)
     assert (len(new), new.counts) == (0, Counts())
-    assert "0 of 6 sentences" in new.reason
+    assert "left every pair as it was" in new.reason
 
 
 def test_a_corpus_without_windows_that_fit_gives_nothing_and_says_why() -> None:
@@ -187,6 +187,9 @@ def test_most_candidates_ends_a_range_that_nothing_reaches() -> None:
     assert len(new) == 0
     assert new.counts.candidates == new.counts.rejected + new.counts.repeated == 100
     assert "0 of 6 sentences were accepted when 100 candidates" in new.reason
+    assert "a wider range of scores" in new.reason
+    new = augment_corpus(corpus(), SUB, embedding=VECTORS, ratio=50, most_candidates=8, block=4)
+    assert "scores" not in new.reason
 
 
 # -- the same, however it is run --------------------------------------------------------------------------------------

@@ -133,6 +133,12 @@ def seqmix(
             bar.clear()
             click.echo(f"mixops: what was made so far is kept: the same command goes on with {out}", err=True)
             raise click.Abort from None
+        except OSError as error:
+            bar.clear()
+            raise click.ClickException(
+                f"{out} cannot be written: {error.strerror or error}; what was made so far is kept: make room or give "
+                "leave to write there, and the same command goes on"
+            ) from None
     click.echo(f"words with a vector: {generation.coverage}")
     if written.complete:
         click.echo(f"{out} is already complete")

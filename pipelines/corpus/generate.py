@@ -157,10 +157,13 @@ class Generation:
                 f"have a window that is eligible): {self.op!r} asks for more than they have; try fewer tags in a "
                 "window, a lower density, a smaller window or another variant"
             )
+        if not counts.candidates and self.most_blocks:
+            return f"{self.op!r} left every pair as it was: raise its p or alpha, or try more most_candidates"
         failed = f"; the scorer failed for {counts.failed}" + (f", first with {failure}" if failure else "")
+        more = "other windows or" if self.judge.score is None else "a wider range of scores or"
         return (
             f"{counts.accepted} of {self.wanted} sentences were accepted when {counts.candidates} candidates had been "
-            f"made{failed if counts.failed else ''}; a wider range of scores or more most_candidates gives more"
+            f"made{failed if counts.failed else ''}; {more} more most_candidates gives more"
         )
 
 

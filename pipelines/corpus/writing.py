@@ -7,12 +7,12 @@ run was cut off, and goes.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -231,5 +231,8 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    with suppress(OSError):  # some network folders cannot
+    try:
         os.fsync(descriptor)
+    except OSError as error:  # some network folders cannot; of others it says that the disk is full, or broken
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
