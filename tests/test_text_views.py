@@ -90,7 +90,10 @@ def test_a_single_text_file_holds_one_view_of_each(tmp_path: Path) -> None:
         ("a.tsv", "text\tview1\nc\td\na\t ", r"a\.tsv, line 3: view 1 has no words"),
         ("a.tsv", "text\tview1\nc", "line 2: 1 fields"),
         ("a.txt", "a\nb", "of which texts"),
-        ("a.bin", "a", "another kind"),
+        ("a.bin", "a", r"another kind, expected a file \.jsonl.*\.tsv.*\.txt"),
+        ("a.jsonl", '{"text": "a", "views": [' + "9" * 5000 + "]}", "line 1: no JSON"),
+        ("a.jsonl", '{"text": "a", "views": ["b"]}\n' + "[" * 100_000, "line 2: no JSON"),
+        ("a.tsv", "text\tview" + "9" * 5000 + "\na\tb", "expected text, view1"),
     ],
 )
 def test_a_file_that_is_none_is_refused_with_its_line(name: str, content: str, said: str, tmp_path: Path) -> None:
@@ -123,6 +126,14 @@ def test_files_of_lines_must_fit_the_texts(tmp_path: Path) -> None:
 def test_what_is_no_source_is_refused(source: Any) -> None:
     with pytest.raises(mx.MixError, match="expected a path"):
         read_views(source, TEXTS)
+
+
+def test_a_folder_and_a_single_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").mkdir()
+    with pytest.raises(mx.MixError, match="a folder, expected a file"):
+        read_views(tmp_path / "a.jsonl", TEXTS)
+    with pytest.raises(mx.MixError, match="texts is one text, 'so good', expected a list"):
+        read_views([("so good", ["x"])], "so good")
 
 
 def test_texts_without_views_are_named() -> None:

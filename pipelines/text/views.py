@@ -17,8 +17,9 @@ from .tables import content_of, read_table
 
 _JSONL = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 _LINES = (".txt", ".txt.gz")
+_TABLES = (".tsv", ".tsv.gz", ".csv", ".csv.gz")
 #: Columns of a table that hold views.
-_COLUMN = re.compile(r"view(\d+)")
+_COLUMN = re.compile(r"view([1-9][0-9]{0,5})")
 #: What to do about a view without words.
 _MEND = "fill it in, or repeat the text itself where no other wording was found"
 
@@ -173,10 +174,15 @@ def read_views(source: Any, texts: Iterable[str] | None = None) -> Views:
         >>> read_views(rows, texts=["so dull"]).at(0, epoch=0)
         ('very dull',)
     """
+    if isinstance(texts, str):
+        raise MixTypeError(f"read_views: texts is one text, {texts!r:.60}, expected a list of texts")
     if isinstance(source, (str, PathLike)):
         path = Path(source)
         if path.name.lower().endswith(_LINES):
             return read_views([path], texts)
+        if path.is_dir() or not path.name.lower().endswith(_JSONL + _TABLES):
+            what = "a folder" if path.is_dir() else "a file of another kind"
+            raise MixValueError(f"{path}: {what}, expected a file {', '.join(_JSONL + _TABLES + _LINES)}")
         found = _of_jsonl(path) if path.name.lower().endswith(_JSONL) else _of_table(path)
     elif isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, PathLike)) for one in source):
         found = _of_lines([Path(one) for one in source], texts)
@@ -201,8 +207,10 @@ def _of_jsonl(path: Path) -> Views:
         place = f"{path.name}, line {number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MixValueError(f"{place}: no JSON: {error}") from None
+        except (ValueError, RecursionError) as error:  # broken, a number of thousands of digits, thousands of brackets
+            raise MixValueError(
+                f'{place}: no JSON: {error}; expected {{"text": "...", "views": ["...", ...]}} on a line of its own'
+            ) from None
         text, wordings = _pair(place, row)
         places.append(place)
         texts.append(text)
