@@ -74,7 +74,8 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
         largest entry of a row tends to 1, or to 1/m where m are equal.
 
     Raises:
-        MixError: if temperature is not a finite number above 0, or probs is no (N, C) float tensor.
+        MixError: if temperature is not a finite number above 0, probs is no (N, C) float tensor, or a row of it holds
+            NaN or a negative number, or zeros alone.
 
     Example:
         >>> import torch
@@ -85,7 +86,15 @@ def sharpen(probs: Tensor, temperature: float) -> Tensor:
     """
     temperature = _number("sharpen", "temperature", temperature, above=True)
     if not isinstance(probs, Tensor) or probs.ndim != 2 or not probs.is_floating_point():
-        raise MixTypeError(f"sharpen: got {type(probs).__name__}, expected a float tensor of shape (N, C)")
+        what = f"{probs.dtype} {tuple(probs.shape)}" if isinstance(probs, Tensor) else type(probs).__name__
+        raise MixTypeError(f"sharpen: got {what}, expected a float tensor of shape (N, C)")
+    good = (probs >= 0).all(1) & (probs > 0).any(1)
+    if not bool(good.all()):
+        row = int((~good).nonzero()[0])
+        raise MixValueError(
+            f"sharpen: row {row} is {probs[row].tolist()[:8]}, expected shares of 0 or more, one of them above 0: are "
+            "these logits? Take their softmax first"
+        )
     return torch.softmax(probs.log() / temperature, 1)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixops import MixTypeError, MixValueError
+
+from .saliency import model_inputs
 
 #: A batch of sentences as a model takes it: input_ids (B, T), attention_mask (B, T) and the like.
 Batch = Mapping[str, Any]
@@ -49,9 +52,12 @@ def joined(batches: Sequence[Batch], pad: int) -> dict[str, Tensor]:
     Where that adds padding to batches without an attention mask, they get one.
 
     Raises:
-        MixError: if the batches do not have the same entries, labels aside, or one is not (rows, its T).
+        MixError: if the batches do not have the same entries, labels and what is for operators alone aside, or one is
+            not (rows, its T); if pad is no whole number.
     """
-    plain = [{name: value for name, value in batch.items() if name != "labels"} for batch in batches]
+    if isinstance(pad, bool) or not isinstance(pad, (int, np.integer)):
+        raise MixTypeError(f"MixText: pad={pad!r}, expected the id of padding, tokenizer.pad_token_id")
+    plain = [model_inputs(batch) for batch in batches]
     longest = max(batch["input_ids"].shape[1] for batch in plain)
     if any(batch["input_ids"].shape[1] < longest for batch in plain):
         plain = [{"attention_mask": torch.ones_like(batch["input_ids"]), **batch} for batch in plain]
@@ -88,7 +94,7 @@ def logits_of(model: nn.Module, batch: dict[str, Tensor], rows: int) -> Tensor:
 def label_rows(labels: Any, rows: int, guessed: Tensor) -> Tensor:
     """(B, C) of class numbers or soft labels, like ``guessed``."""
     classes = guessed.shape[1]
-    if not isinstance(labels, Tensor) or len(labels) != rows or labels.ndim > 2:
+    if not isinstance(labels, Tensor) or labels.ndim not in (1, 2) or len(labels) != rows:
         raise MixTypeError(
             f"MixText.loss: labels are {type(labels).__name__} of shape {tuple(getattr(labels, 'shape', ()))}, "
             f"expected a tensor ({rows},) of class numbers, or ({rows}, {classes}) of shares"

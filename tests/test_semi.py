@@ -124,6 +124,25 @@ def test_a_temperature_that_is_none_is_refused(temperature: Any) -> None:
 def test_sharpening_takes_rows_of_shares_alone() -> None:
     with pytest.raises(mx.MixError, match=r"float tensor of shape \(N, C\)"):
         sharpen(torch.ones(2), 0.5)
+    for row in ([0.0, 0.0], [math.nan, 1.0], [-0.5, 1.5]):
+        with pytest.raises(mx.MixError, match=r"row 1 is .*shares of 0 or more.*softmax"):
+            sharpen(torch.tensor([[0.5, 0.5], row]), 0.5)
+
+
+def test_what_is_for_operators_alone_does_not_reach_the_model() -> None:
+    def drawn(more: dict[str, torch.Tensor]) -> torch.Tensor:
+        batches = {**GOOD, "labels": LABELS[:2]}, dict(PLAIN)
+        given = [
+            {**one, **{name: value.expand(len(one["input_ids"]), 4) for name, value in more.items()}} for one in batches
+        ]
+        return MixText(("words",)).loss(CNN.eval(), given[0], given[1:], rng=np.random.default_rng(0)).total
+
+    assert torch.equal(drawn({}), drawn({"special_tokens_mask": torch.zeros(1, 4), "saliency": torch.ones(1, 4)}))
+
+
+def test_a_pad_that_is_no_id_is_refused() -> None:
+    with pytest.raises(mx.MixError, match=r"pad='x', expected the id of padding"):
+        MixText(("words",)).loss(CNN, {**GOOD, "labels": LABELS[:2]}, [PLAIN], rng=np.random.default_rng(0), pad="x")
 
 
 @given(step=st.integers(0, 50), steps=st.integers(0, 20))
@@ -433,6 +452,7 @@ CNN = TextCNN(nn.Embedding(VOCABULARY, 8, padding_idx=0), CLASSES)
         (CNN, GOOD, [PLAIN], "expected a batch with input_ids and labels"),
         (CNN, {**GOOD, "labels": torch.tensor([0, 3])}, [PLAIN], "puts out 3 logits, for the classes 0 to 2"),
         (CNN, {**GOOD, "labels": torch.tensor([0, -1])}, [PLAIN], "labels from -1 to 0"),
+        (CNN, {**GOOD, "labels": torch.tensor(0)}, [PLAIN], r"shape \(\), expected a tensor \(2,\)"),
         (CNN, {**GOOD, "labels": torch.tensor([0])}, [PLAIN], r"expected a tensor \(2,\) of class numbers"),
         (CNN, {**GOOD, "labels": torch.ones(2, 4) / 4}, [PLAIN], r"floats \(2, 3\)"),
         (CNN, {**GOOD, "labels": torch.ones(2, 3)}, [PLAIN], "do not sum to 1"),

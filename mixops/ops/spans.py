@@ -135,7 +135,8 @@ class SSMix(_Spans):
             place = int(np.argmax(ordinary & ~np.isfinite(scores[wrong])))
             raise MixValueError(
                 f"saliency[{wrong}, {place}] is {scores[wrong, place]}: expected a finite number at every ordinary "
-                "token"
+                "token: lower the learning rate where gradients have diverged, scale the loss where halves overflow, "
+                "or mark the token in special="
             )
         return _pasted(donors, box, donor, share, weight, spec.shape)
 
