@@ -227,7 +227,9 @@ class _Step:
             raise MixTypeError(f"{owner}: op is {type(op).__name__}, expected an operator such as SSMix()")
         if isinstance(clean_weight, bool) or not isinstance(clean_weight, (int, float)) or not 0 < clean_weight < 1:
             raise MixValueError(f"{owner}: clean_weight={clean_weight!r}, expected a number between 0 and 1")
-        if special_ids is not None and not all(isinstance(one, (int, np.integer)) for one in special_ids):
+        if special_ids is not None and not (
+            isinstance(special_ids, Collection) and all(isinstance(one, (int, np.integer)) for one in special_ids)
+        ):
             raise MixTypeError(f"{owner}: special_ids={special_ids!r}, expected ids, tokenizer.all_special_ids")
         if not torch.is_grad_enabled():
             raise MixValueError(f"{owner}: gradients are off, under no_grad: call it where the model trains")

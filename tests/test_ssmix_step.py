@@ -393,6 +393,7 @@ REFUSED: list[tuple[Callable[[dict[str, Tensor]], dict[str, Any]], str]] = [
     (lambda b: {"clean_weight": 1}, "clean_weight=1"),
     (lambda b: {"clean_weight": True}, "clean_weight=True"),
     (lambda b: {"special_ids": "[CLS]"}, "tokenizer.all_special_ids"),
+    (lambda b: {"special_ids": 101}, "tokenizer.all_special_ids"),
     (lambda b: {"rows": "ids"}, r"'ids' is not in the batch"),
     (lambda b: {"batch": {k: v for k, v in b.items() if k != "labels"}}, "no 'labels'"),
     (lambda b: {"batch": {k: v for k, v in b.items() if k != "attention_mask"}}, "attention_mask"),
