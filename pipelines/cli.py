@@ -29,9 +29,11 @@ def commands() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line ``mixops``; see ``run_command``."""
-    from .corpus.command import corpus_commands
-    from .text.__main__ import train_command  # it needs run_command, and so comes after this module
-
+    try:
+        from .corpus.command import corpus_commands
+        from .text.__main__ import train_command  # it needs run_command, and so comes after this module
+    except KeyboardInterrupt:  # loading takes most of a second
+        return _complain("mixops", "stopped", 130)
     commands.add_command(corpus_commands, "corpus")
     commands.add_command(train_command, "text")
     return run_command(commands, "mixops", args)

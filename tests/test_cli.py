@@ -191,3 +191,18 @@ def test_a_group_without_a_command_shows_its_help(group: list[str], capsys: pyte
     said = capsys.readouterr().err
     assert said.startswith(f"Usage: mixops {' '.join([*group, ''])}[OPTIONS]")
     assert "\n\nCommands:\n" in said
+
+
+def test_ctrl_c_while_it_loads_stops_it_in_one_line() -> None:
+    code = """
+import sys
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mixops.pipelines.corpus.command":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from mixops.pipelines.cli import main
+sys.exit(main(["ops"]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (130, "", "mixops: stopped\n")

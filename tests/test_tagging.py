@@ -266,7 +266,7 @@ def test_forms_of_any_word_are_numbers_of_the_tables(tokens: list[str]) -> None:
         ({"augmented": ["a"]}, "augmented, sentence 0 is str"),
         ({"vectors": np.eye(3)}, "vectors is ndarray"),
         ({"model": nn.Linear(1, 1)}, "model is Linear"),
-        ({"model": "bert"}, "expected"),
+        ({"model": "bert"}, "model='bert', expected \"lstm\", a folder"),
         ({"epochs": 0}, "epochs=0"),
         ({"every": -1}, "every=-1"),
         ({"progress": 3}, "progress=3"),

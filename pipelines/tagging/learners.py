@@ -11,7 +11,7 @@ import numpy as np
 
 from mixops import MixTypeError, MixValueError
 
-from ..text.checkpoint import Checkpoint
+from ..text.checkpoint import PACKAGE, Checkpoint
 from ..text.recipes import Recipe
 from ..text.settings import word_embedding
 from ..text.vectors import WordVectors
@@ -143,6 +143,11 @@ def tag_learner(model: Any, sentences: Iterable[Sequence[str]], vectors: Any, se
         )
     if model == "lstm":
         return WordTagger(sentences, vectors, seed)
+    if not str(model).startswith(PACKAGE) and not (Path(model) / "config.json").is_file():
+        raise MixValueError(
+            f'train_tagger: model={str(model)!r}, expected "lstm", a folder with config.json, weights and a tokenizer, '
+            'or "package:NAME"'
+        )
     if vectors is not None:
         raise MixValueError(f"train_tagger: vectors with the checkpoint {model}, which has word vectors of its own")
     return CheckpointTagger(model, name=str(model))
