@@ -242,8 +242,8 @@ STUDY = Study(
         "to 500. Where it leaves fewer than 40 of the candidates that are made, fewer are learnt: see the table.",
         "The same epochs with 40 sentences more are a fifth more steps.",
         "Epochs, learning rates and the filter's range were chosen after a look at runs of one seed without new "
-        "sentences and at perplexities. MiniLM's epochs and test set were cut for time after a look at four single runs, "
-        "two of them with new sentences.",
+        "sentences and at perplexities. MiniLM's epochs and test set were cut for time after a look at four single "
+        "runs, two of them with new sentences.",
         "MiniLM's vectors and words are lower case, GloVe's too; new words take the capitals of those they replace. "
         "Its default test set is 500 sentences, the same for all; otherwise the whole test set.",
         "CoNLL-03 is news of which nothing is shown here: the result holds numbers alone.",
