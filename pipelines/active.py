@@ -414,7 +414,7 @@ def _predicted(model: Predictor, sentences: list[Any], classes: int) -> list[np.
             "active_learning: predict gave other shapes than (tokens, tags) for each sentence, in the order of "
             "pool.tag_names"
         )
-    return [np.asarray(one) for one in found]
+    return _checked("active_learning: predict", found)
 
 
 # -- the state ---------------------------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def _loaded(path: Path, loop: _Loop) -> tuple[list[ActiveRound], tuple[int, ...]
         rounds = [ActiveRound(**{**one, "added": tuple(one["added"])}) for one in content["rounds"]]
         ask = tuple(content["next"])
         labelled = [place for one in rounds for place in one.added]
-        whole = bool(rounds) and all(0 <= place < len(loop.pool) for place in [*labelled, *ask])
+        whole = bool(rounds) and all(type(place) is int and 0 <= place < len(loop.pool) for place in [*labelled, *ask])
     except (KeyError, TypeError) as error:
         raise MixValueError(f"{path.name}: broken: {error!r}; {fix}") from None
     if not whole or len({*labelled, *ask}) < len(labelled) + len(ask):

@@ -18,6 +18,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from .hidden import mix_hidden
+from .mixed_rows import steps_of
 from .plan_collate import check_padding, drawn_for_rows, layout_inside
 from .saliency import Words, labels_of, logits_of, mean_loss, model_inputs
 
@@ -86,7 +87,8 @@ def ssmix_loss(
         embedding: where saliency is taken, see ``embedding_saliency``.
         special_ids: ids of special tokens, ``tokenizer.all_special_ids``, where the batch has no
             ``special_tokens_mask``; () for none. None: the operator takes the first and last real token for special.
-        fill: id that is written where the plan paints fills (a mask or unknown token); None leaves such ids.
+        fill: id that is written where the plan paints fills (a mask or unknown token); None: the plan may
+            paint none.
         rows: entry of the batch that holds the ids.
         epoch: for operators with ``until``.
         step: of the whole training, for operators with ``start_step``.
@@ -302,6 +304,11 @@ class _Step:
         if plan.layer is not None:
             inside = mix_hidden(self.model, plan.layer, plan, layout_inside(plan, self.owner))  # type: ignore[assignment]
         elif not plan.is_identity:
+            if self.fill is None and any(one.facts.paints for one in steps_of(plan)):
+                raise MixValueError(
+                    f"{self.owner}: {self.op!r} paints fills, and no id was given for them: fill=, the id of the mask "
+                    "or the unknown token"
+                )
             ids = mx.mix(inputs[self.rows], plan, "b t", "discrete", fill=self.fill)
             inputs = {**inputs, self.rows: ids}
         with inside:

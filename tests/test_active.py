@@ -250,6 +250,7 @@ def test_a_broken_state_is_refused(tmp_path: Path) -> None:
         (json.dumps({**good, "rounds": [{"added": [1]}]}), "broken"),
         (json.dumps({**good, "next": [99]}), "not in the pool"),
         (json.dumps({**good, "next": [-1]}), "not in the pool"),
+        (json.dumps({**good, "next": [1.0]}), "not in the pool"),
         (json.dumps({**good, "rounds": []}), "no round"),
         (json.dumps(twice), "twice"),
     ):

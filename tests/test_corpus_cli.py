@@ -57,6 +57,18 @@ def test_it_writes_what_was_asked_for_and_says_what_became_of_candidates(
     assert all(one.soft is None for one in read_mixed(out))
 
 
+def test_words_that_come_in_may_be_named(vectors: str, tmp_path: Path) -> None:
+    more = ("--embedding", vectors, "--min-tags", "2", "--ratio", "0.5")
+    corpus = {word.lower() for sentence in people_and_places() for word in sentence.tokens}
+    own, listed, words = tmp_path / "own.jsonl", tmp_path / "listed.jsonl", tmp_path / "words.txt"
+    assert main(command(own, *more, "--among", "corpus")) == 0
+    assert all(word.lower() in corpus for one in read_mixed(own) for word in one.tokens)
+    words.write_text("\n".join(sorted(corpus)[:60]) + "\n", encoding="utf-8")
+    assert main(command(listed, *more, "--among", str(words))) == 0
+    assert own.read_bytes() != listed.read_bytes()
+    assert main(command(own, *more)) == 2  # another run
+
+
 @pytest.mark.parametrize("form", [".conll", ".conll.gz", ".jsonl.gz", ".parquet"])
 def test_the_same_command_gives_the_same_file(form: str, vectors: str, tmp_path: Path) -> None:
     outs = [tmp_path / f"{name}{form}" for name in "ab"]
@@ -159,6 +171,7 @@ def test_what_is_wrong_is_said_in_one_line(vectors: str, tmp_path: Path, capsys:
         (command(out, "--embedding", "package:no_such_package"), "no_such_package"),
         (command(out, "--embedding", str(strange)), "vector"),
         (command(out, *with_vectors, "--accept", "0", "5"), "--accept needs a --score"),
+        (command(out, *with_vectors, "--among", str(tmp_path / "no.txt")), "no such file, expected corpus, or a file"),
         (command(out, *with_vectors, "--score", "gpt"), "--score gpt: expected ngram, none"),
         (command(out, *with_vectors, "--score", "ngram", "--accept", "5", "1"), "accept"),
         (command(out, *with_vectors, "--window", "0"), "window=0"),

@@ -373,6 +373,8 @@ def test_fills_write_the_id_that_is_given() -> None:
     assert torch.equal(seen[0], batch["input_ids"])
     assert (seen[1][:, 1] == fill).all()
     assert torch.equal(seen[1][:, 2:], batch["input_ids"][:, 2:])
+    with pytest.raises(mx.MixValueError, match="paints fills, and no id was given for them: fill="):
+        ssmix_loss(cnn(), batch, Fills(), rng())
 
 
 def test_a_loss_of_ones_own_is_taken_for_both_halves() -> None:

@@ -177,6 +177,12 @@ def test_a_tagger_learns_its_sentences_and_says_what_it_did() -> None:
     assert run.config["train"] == len(DATA)
     assert run.config["epochs"] == 25
     assert not run.model.training
+    run.model.train()
+    run.model.embedding.eval()  # as one who keeps a part of it frozen
+    run.predict(DATA)
+    assert run.model.training
+    assert not run.model.embedding.training
+    run.model.eval()
     own = np.concatenate([p[np.arange(len(p)), DATA.tag_ids(i)] for i, p in enumerate(run.probs)])
     assert run.nll[-1] == pytest.approx(-np.log(own).mean())
 

@@ -57,6 +57,9 @@ def _writable(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
 @click.option("-o", "--out", type=_FILE, required=True, callback=_writable, help=f"To write: {', '.join(ENDINGS)}.")
 @click.option("--embedding", metavar="SOURCE", help="Word vectors: .txt, .npz, package:NAME, or a model's folder.")
 @click.option("--keys", default="words,vectors", help="Names of words and vectors in an .npz, joined with a comma.")
+@click.option(
+    "--among", metavar="WORDS", help="Words that may come in: corpus, those of TRAIN, or a file with one a line.  [all]"
+)
 @click.option("--token", callback=_column, metavar="COLUMN", help="Of the tokens.  [default: 0, or tokens]")
 @click.option("--tag", callback=_column, metavar="COLUMN", help="Of the tags.  [default: -1, or tags]")
 @click.option("--scheme", type=click.Choice(SCHEMES), help="Of the tags.  [default: it is found]")
@@ -81,6 +84,7 @@ def seqmix(
     out: Path,
     embedding: str | None,
     keys: str,
+    among: str | None,
     token: str | int | None,
     tag: str | int | None,
     scheme: str | None,
@@ -111,11 +115,13 @@ def seqmix(
     vectors = _vectors(embedding, keys)
     scorer, scored_by = _scorer(score, corpus)
     bounds = (0.0, math.inf) if accept is None else accept
+    words = _among(among, corpus)
     generation = Generation(
-        corpus, op, embedding=vectors, score=scorer, accept=bounds, ratio=ratio, seed=seed, soft=soft
+        corpus, op, embedding=vectors, among=words, score=scorer, accept=bounds, ratio=ratio, seed=seed, soft=soft
     )
     run = {
         **{"mixops": version("mixops"), "corpus": _of_corpus(corpus), "embedding": _of_vectors(vectors)},
+        **{"among": "all" if words is None else _digest(f"{word}\n".encode() for word in words)},
         **{"op": repr(op), "score": scored_by, "accept": [str(bound) for bound in bounds]},
         **{"ratio": ratio, "seed": seed, "soft": soft},
     }
@@ -162,6 +168,21 @@ def _vectors(source: str, keys: str) -> WordVectors:
             model, tokenizer = read_checkpoint(folder, "AutoModel")
             return word_vectors(model, tokenizer=tokenizer)
     return word_vectors(source, keys=[name.strip() for name in keys.split(",")])
+
+
+def _among(source: str | None, corpus: TaggedCorpus) -> list[str] | None:
+    """The words that may come in; None for all that have a vector."""
+    if source is None:
+        return None
+    if source == "corpus":
+        return sorted({token for sentence in corpus for token in sentence.tokens})
+    try:
+        words = Path(source).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise MixValueError(f"--among {source}: no such file, expected corpus, or a file with a word a line") from None
+    except UnicodeDecodeError as error:
+        raise MixValueError(f"--among {source}: no UTF-8 text ({error.reason}), expected a word a line") from None
+    return [word.strip() for word in words if word.strip()]
 
 
 def _scorer(how: str, corpus: TaggedCorpus) -> tuple[Score | None, str]:

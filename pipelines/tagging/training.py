@@ -225,19 +225,22 @@ def predict_tags(tagger: Tagger, sentences: Iterable[Any]) -> list[np.ndarray]:
     encoded = [learner.encode(_tokens(i, one)) for i, one in enumerate(sentences)]
     found = [np.full((len(one.places), classes), 1 / classes) for one in encoded]
     device = next(net.parameters()).device
-    training = net.training
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
     lengths = np.array([len(one.inputs["input_ids"]) for one in encoded], np.int64)
-    with torch.no_grad():
-        for rows in BucketBatchSampler(lengths, _TEST_BATCH, shuffle=False, rank=0, world_size=1):
-            batch = tag_batch([encoded[row] for row in rows], learner.fills).to(device)
-            logits = token_logits("predict_tags", net(**batch.inputs), batch, classes)
-            probs = torch.softmax(logits.double(), 1).cpu().numpy()
-            of_row, words = batch.rows.cpu().numpy(), batch.words.cpu().numpy()
-            for i, row in enumerate(rows):
-                mine = of_row == i
-                found[row][words[mine]] = probs[mine]
-    net.train(training)
+    try:
+        with torch.no_grad():
+            for rows in BucketBatchSampler(lengths, _TEST_BATCH, shuffle=False, rank=0, world_size=1):
+                batch = tag_batch([encoded[row] for row in rows], learner.fills).to(device)
+                logits = token_logits("predict_tags", net(**batch.inputs), batch, classes)
+                probs = torch.softmax(logits.double(), 1).cpu().numpy()
+                of_row, words = batch.rows.cpu().numpy(), batch.words.cpu().numpy()
+                for i, row in enumerate(rows):
+                    mine = of_row == i
+                    found[row][words[mine]] = probs[mine]
+    finally:
+        for module, mode in modes:
+            module.training = mode
     return found
 
 
