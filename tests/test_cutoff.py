@@ -150,7 +150,8 @@ def divergence(*logits: np.ndarray) -> np.ndarray:
     shares = [np.exp(z - z.max(1, keepdims=True)) for z in logits]
     shares = [p / p.sum(1, keepdims=True) for p in shares]
     middle = np.mean(shares, 0)
-    terms = [np.where(p > 0, p * np.log(np.where(p > 0, p / middle, 1)), 0).sum(1) for p in shares]
+    # Where a share underflows to 0 its mean may, too: 0·log(0 / 0) is 0.
+    terms = [(p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, middle, 1))).sum(1) for p in shares]
     return np.mean(terms, 0)
 
 
