@@ -151,7 +151,10 @@ def divergence(*logits: np.ndarray) -> np.ndarray:
     shares = [p / p.sum(1, keepdims=True) for p in shares]
     middle = np.mean(shares, 0)
     # Where a share underflows to 0 its mean may, too: 0·log(0 / 0) is 0.
-    terms = [(p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, middle, 1))).sum(1) for p in shares]
+    there = [(p > 0) & (middle > 0) for p in shares]
+    terms = [
+        (p * np.log(np.where(on, p, 1) / np.where(on, middle, 1))).sum(1) for p, on in zip(shares, there, strict=True)
+    ]
     return np.mean(terms, 0)
 
 
