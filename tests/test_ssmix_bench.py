@@ -102,3 +102,7 @@ def test_what_makes_no_sense_is_refused(words: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit):
         ssmix_step.main(words)
     assert words[0] in capsys.readouterr().err
+
+
+def test_the_committed_run_obeys_the_schema() -> None:
+    report.check(json.loads(ssmix_step.OUT.read_text(encoding="utf-8")))
