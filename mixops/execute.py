@@ -295,8 +295,11 @@ def _check_out(ready: Prepared, shape: tuple[int, ...], dtype: str) -> None:
     if repeats(out):
         raise MixValueError("out holds several elements in one place (a broadcast view): give an array of its own")
     if ready.in_place:
+        refuse = getattr(engine, "check_in_place", None)
         for plan in ready.plans:
             _check_in_place(plan, shape[batch])
+            if refuse is not None:
+                refuse(plan)
     elif share_memory(x, out):
         raise MixValueError("out overlaps x without being x: give an array of its own, or out=x to mix in place")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,16 @@ class Output:
         mean, std = np.broadcast_arrays(mean, std)
         return 1 / (unit * std), -mean / std
 
+    def scales(self, dtype: str) -> bool:
+        """Does it change the values of such an input, and not their type and place alone?"""
+        return _scales(self, dtype)
+
     def mean_fill(self, dtype: str) -> tuple[float, ...]:
         """The fill, in units of the input, that this tail turns into 0."""
         return tuple(m * (255.0 if dtype == "uint8" else 1.0) for m in self.mean or (0.0,))
+
+
+@lru_cache(maxsize=64)
+def _scales(to: Output, dtype: str) -> bool:
+    scale, shift = to.affine(dtype)
+    return bool((scale != 1).any() or (shift != 0).any())

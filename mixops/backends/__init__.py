@@ -29,7 +29,7 @@ __all__ = [
     "untraced",
 ]
 
-_MODULES = {"reference": "reference", "cpu": "cpu", "torch": "torch_"}
+_MODULES = {"reference": "reference", "cpu": "cpu", "cuda": "cuda", "torch": "torch_"}
 
 
 def is_tensor(x: Any) -> bool:
@@ -58,10 +58,14 @@ def backend_for(x: Any, name: str | None = None) -> Any:
             )
     if name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
-    if (name == "torch" and not is_tensor(one)) or (name == "reference" and not isinstance(one, np.ndarray)):
-        wanted = "a torch tensor" if name == "torch" else "a NumPy array"
+    tensors_only = name in ("cuda", "torch")
+    if (tensors_only and not is_tensor(one)) or (name == "reference" and not isinstance(one, np.ndarray)):
+        wanted = "a torch tensor" if tensors_only else "a NumPy array"
         raise MixTypeError(f"backend={name!r} on {type(one).__name__}: expected {wanted}")
-    return _module(name)
+    module = _module(name)
+    if name == "cuda":
+        module.check_device(one)
+    return module
 
 
 @cache

@@ -73,7 +73,7 @@ def geometry(
             along, inside = (*along, *inside), ()
     if not _even(inside, extent, out_strides):
         return None
-    position = _positions(names, extent, axes)
+    position = positions(names, extent, axes)
     grid = np.indices([extent[n] for n in lead]).reshape(len(lead), -1) if lead else np.zeros((0, 1), np.int64)
     lines = grid.shape[1]
     coords = np.zeros((lines, rank + 1), np.int64)
@@ -109,7 +109,7 @@ def _even(inside: tuple[str, ...], extent: dict[str, int], out_strides: dict[str
     return all(out_strides[outer] == out_strides[inner] * extent[inner] for outer, inner in pairwise(inside))
 
 
-def _positions(names: tuple[str, ...], extent: dict[str, int], axes: tuple[str, ...]) -> dict[str, int]:
+def positions(names: tuple[str, ...], extent: dict[str, int], axes: tuple[str, ...]) -> dict[str, int]:
     """What one place along each axis adds to a noise position: carried axes count before box axes."""
     order = (*sorted(n for n in names if n != "c" and n not in axes), *axes)
     step, positions = 1, {}

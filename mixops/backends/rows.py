@@ -29,7 +29,7 @@ class Rows:
         shape, strides, self.dtype = _sample(rows)
         self.itemsize = self.dtype.itemsize
         self.in_x = not listed
-        order = _dense_order(shape, strides, self.itemsize)
+        order = dense_order(shape, strides, self.itemsize)
         if order is None:
             rows = [np.ascontiguousarray(r) for r in rows] if listed else np.ascontiguousarray(rows)
             order, self.in_x = tuple(range(len(rest))), False
@@ -52,7 +52,7 @@ class Rows:
 
 
 @lru_cache(maxsize=256)
-def _dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
+def dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
     """The axes from the outermost in memory to the innermost; None if there are gaps between the elements."""
     # Where an axis of extent 1 stands says nothing: those go first.
     order = sorted(range(len(shape)), key=lambda i: (shape[i] > 1, -strides[i]))
