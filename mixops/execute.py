@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from .backends import backend_for, load_kernels, pasted_tokens, repeats, same_memory, share_memory, traced, untraced
+from .backends import (
+    backend_for,
+    launched_again,
+    load_kernels,
+    pasted_tokens,
+    repeats,
+    same_memory,
+    share_memory,
+    traced,
+    untraced,
+)
 from .constant import is_ascending
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
@@ -95,6 +105,10 @@ def mix(
 def _mixed(x: Any, plan: Plan | PlanSequence, layout: str, kind: str, **options: Any) -> Any:
     if kind == "discrete" and layout == "b t" and isinstance(plan, Plan) and plan.rank == 1:
         done = pasted_tokens(x, plan) if all(option is None for option in options.values()) else None
+        if done is not None:
+            return done
+    if isinstance(plan, Plan):
+        done = launched_again(x, plan, layout, kind, options)
         if done is not None:
             return done
     return prepare(x, plan, layout, kind, **options).run()

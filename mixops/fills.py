@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,11 @@ class Fills:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    @cached_property
+    def noisy(self) -> bool:
+        """Is any of them noise?"""
+        return bool(self.noise.any())
 
     def __getitem__(self, i: int) -> Fill:
         row = self.value[i].tolist()

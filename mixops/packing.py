@@ -16,6 +16,7 @@ import numpy as np
 from .constant import ascending
 
 if TYPE_CHECKING:
+    from .fills import Fills
     from .plan import Plan
 
 #: Extents up to this fit the 16 bits of a box edge.
@@ -59,7 +60,7 @@ class Packing:
             plan.rank > 0 and plan.donor is not plan.box,
             len(fills) if paints else 0,
             fills.value.shape[1],
-            paints and bool(fills.noise.any()),
+            paints and fills.noisy,
         )
 
     @property
@@ -108,9 +109,14 @@ def pack(plan: Plan, form: Packing, words: np.ndarray, rows: np.ndarray | None =
         if form.shift:
             patches[..., at:] = plan.donor[..., 0::2] - plan.box[..., 0::2]
     if form.fills:
-        table, fills = words[n * form.record : form.words].reshape(form.fills, form.fill), plan.fills
-        table[:, : form.values] = fills.value.view(np.int32)
-        if form.noise:
-            table[:, form.values] = fills.noise
-            table[:, form.values + 1] = fills.std.view(np.int32)
-            table[:, form.values + 2 :] = fills.key.view(np.int32).reshape(-1, 2)
+        pack_fills(plan.fills, form, words[n * form.record : form.words])
+
+
+def pack_fills(fills: Fills, form: Packing, words: np.ndarray) -> None:
+    """Write a table of fills into the (form.fills * form.fill,) words that follow the rows."""
+    table = words.reshape(form.fills, form.fill)
+    table[:, : form.values] = fills.value.view(np.int32)
+    if form.noise:
+        table[:, form.values] = fills.noise
+        table[:, form.values + 1] = fills.std.view(np.int32)
+        table[:, form.values + 2 :] = fills.key.view(np.int32).reshape(-1, 2)

@@ -17,6 +17,7 @@ from .. import torch_
 from ..rows import dense_order
 from ..torch_ import check_out, dtype_name
 from . import driver
+from .again import remember
 from .exchange import exchanges
 from .form import TYPES
 from .recipe import MOST, Recipe, Task, recipe_for
@@ -63,6 +64,7 @@ def run(job: Job) -> Tensor:
     made = laid_out(x, job.names, packing, job.kind, job.to, out, in_place=in_place)
     if made is not None:
         _send(made, plan, packing, moved, x, out)
+        remember(job, made, packing, x, out)
     return out
 
 

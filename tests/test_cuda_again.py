@@ -1,0 +1,130 @@
+"""Mixes that are like one before take a short way, and end where the long way does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import naive
+import numpy as np
+import pytest
+import torch
+from conftest import data, from_torch, to_torch
+from host_chip import HostChip, on_the_host
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mixops as mx
+from mixops.backends.cuda import again
+
+
+@pytest.fixture
+def chip() -> Iterator[HostChip]:
+    with on_the_host() as one:
+        yield one
+
+
+def forgotten() -> None:
+    again._known.clear()
+
+
+def drawn(op: mx.Operator, n: int, shape: tuple[int, ...], key: int) -> Any:
+    return op.draw(np.random.default_rng(key), mx.Spec(n, shape))
+
+
+OPERATORS = {
+    "mixup": mx.Mixup(),
+    "per sample": mx.Mixup(per="sample"),
+    "cutmix": mx.CutMix(per="sample"),
+    "one of": mx.OneOf([mx.Mixup(), mx.CutMix(), mx.Cutout(2, fill=3)], per="sample"),
+    "fills": mx.CutMix() | mx.Cutout(2, fill=7),
+    "noise": mx.RandomErasing(noise="pixel"),
+    "often nothing": mx.RandomErasing(p=0.3),
+}
+
+
+@given(st.sampled_from(list(OPERATORS)), st.sampled_from(["float32", "bfloat16", "uint8"]), st.integers(0, 1000))
+def test_the_short_way_gives_what_the_loops_give(name: str, dtype: str, key: int) -> None:
+    x = data(dtype, (3, 2, 4, 6))
+    with on_the_host() as chip:
+        for more in range(3):
+            plan = drawn(OPERATORS[name], 3, (4, 6), key + more)
+            result = mx.mix(to_torch(x), plan, "b c h w", backend="cuda")
+            naive.mix(x, plan, "b c h w").check(from_torch(result))
+    assert len(chip.launches) == 3
+
+
+def test_the_second_mix_of_a_kind_is_not_checked_again(chip: HostChip, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten()
+    x, op = torch.zeros(4, 3, 8, 8), OPERATORS["fills"]
+    to = mx.Output("b c h w", "float16", mean=0.5)
+    for tail in (None, to):
+        mx.mix(x, drawn(op, 4, (8, 8), 0), "b c h w", to=tail, backend="cuda")
+
+    def refuse(*given: Any, **options: Any) -> None:
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr("mixops.execute.prepare", refuse)
+    for tail in (None, to):
+        result = mx.mix(x, drawn(op, 4, (8, 8), 1), "b c h w", to=tail, backend="cuda")
+        assert result.dtype == (torch.float32 if tail is None else torch.float16)
+    with pytest.raises(AssertionError, match="checked again"):
+        mx.mix(x[:2], drawn(op, 2, (8, 8), 1), "b c h w", backend="cuda")
+
+
+def test_what_may_not_be_is_refused_on_the_short_way_too(chip: HostChip) -> None:
+    x, whole = torch.zeros(3, 8), mx.Plan.identity(3, k=1)
+
+    def with_partner(row: int, opacity: float = 1.0) -> mx.Plan:
+        partner, share = np.full((3, 1), row), np.full((3, 1), opacity)
+        return mx.Plan(whole.base, partner, whole.box, whole.donor, share, 0 * share, ())
+
+    mx.mix(x, with_partner(2), "b d", backend="cuda")
+    with pytest.raises(mx.MixError, match="3"):
+        mx.mix(x, with_partner(3), "b d", backend="cuda")
+    ids = torch.zeros(3, 8, dtype=torch.int64)
+    mx.mix(ids, with_partner(1), "b d", "discrete", backend="cuda")
+    with pytest.raises(mx.MixError, match="cannot be averaged"):
+        mx.mix(ids, with_partner(1, 0.5), "b d", "discrete", backend="cuda")
+    painted = mx.mix(x, with_partner(-1), "b d", backend="cuda")
+    assert not painted.any()
+
+
+def test_fills_that_no_byte_holds_are_refused_on_the_short_way_too(chip: HostChip) -> None:
+    x = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+    for fill in (7, 9, 7):
+        result = mx.mix(x, drawn(mx.Cutout(4, fill=fill), 3, (8, 8), fill), "b c h w", backend="cuda")
+        assert sorted(result.unique().tolist()) == [0, fill]
+    with pytest.raises(mx.MixError, match="expected 0 to 255"):
+        mx.mix(x, drawn(mx.Cutout(4, fill=300), 3, (8, 8), 0), "b c h w", backend="cuda")
+
+
+def test_tensors_that_lie_elsewhere_take_the_long_way_once(chip: HostChip) -> None:
+    x = data("float32", (4, 3, 4, 4))
+    wide = torch.from_numpy(np.concatenate([x, x], 3))
+    for given_x in (to_torch(x), to_torch(x).contiguous(memory_format=torch.channels_last), wide[..., :4]):
+        for key in range(3):
+            plan = drawn(mx.CutMix(), 4, (4, 4), key)
+            result = mx.mix(given_x, plan, "b c h w", backend="cuda")
+            naive.mix(x, plan, "b c h w").check(result.numpy())
+            assert result.is_contiguous(memory_format=torch.channels_last) == given_x.is_contiguous(
+                memory_format=torch.channels_last
+            )
+
+
+def test_a_known_mix_that_is_under_way_elsewhere_is_done_the_long_way(chip: HostChip) -> None:
+    forgotten()
+    x, plan = data("float32", (4, 8)), drawn(mx.Mixup(), 4, (), 0)
+    mx.mix(to_torch(x), plan, "b d", backend="cuda")
+    (known,) = again._known.values()
+    with known.lock:
+        result = mx.mix(to_torch(x), plan, "b d", backend="cuda")
+    naive.mix(x, plan, "b d").check(result.numpy())
+
+
+def test_no_more_kinds_are_remembered_than_said(chip: HostChip, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten()
+    monkeypatch.setattr(again, "MOST", 3)
+    for n in range(1, 9):
+        mx.mix(torch.zeros(n, 8), drawn(mx.Mixup(), n, (), 0), "b d", backend="cuda")
+        assert len(again._known) <= 3
