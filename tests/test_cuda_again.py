@@ -54,6 +54,31 @@ def test_the_short_way_gives_what_the_loops_give(name: str, dtype: str, key: int
     assert len(chip.launches) == 3
 
 
+@given(st.sampled_from(["flip", "mutual", "fills"]), st.integers(1, 6), st.integers(0, 1000))
+def test_the_short_way_in_place_gives_what_the_loops_give(pairing: str, n: int, key: int) -> None:
+    x = data("float32", (n, 2, 4, 6))
+    with on_the_host() as chip:
+        for more in range(3):
+            rng = np.random.default_rng(key + more)
+            order = rng.permutation(n)
+            mutual = np.arange(n)
+            mutual[order[: n // 2 * 2 : 2]], mutual[order[1 : n // 2 * 2 : 2]] = order[1::2], order[: n // 2 * 2 : 2]
+            op = mx.Cutout(3, fill=2) if pairing == "fills" else mx.CutMix(per="sample", pairing="flip")
+            named = {"partner": mutual} if pairing == "mutual" else {}
+            plan = op.draw(rng, mx.Spec(n, (4, 6)), **named)
+            work = to_torch(x.copy())
+            assert mx.mix(work, plan, "b c h w", out=work, backend="cuda") is work
+            naive.mix(x, plan, "b c h w").check(work.numpy())
+    assert len(chip.launches) == 3
+
+
+def test_in_place_the_short_way_refuses_what_the_long_one_does(chip: HostChip) -> None:
+    x, cycle = torch.zeros(3, 8), mx.Mixup(pairing="roll")
+    mx.mix(x, drawn(mx.Mixup(pairing="flip"), 3, (), 0), "b d", out=x, backend="cuda")
+    with pytest.raises(mx.MixError, match="out="):
+        mx.mix(x, drawn(cycle, 3, (), 0), "b d", out=x, backend="cuda")
+
+
 def test_the_second_mix_of_a_kind_is_not_checked_again(chip: HostChip, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten()
     x, op = torch.zeros(4, 3, 8, 8), OPERATORS["fills"]

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...constant import ascending
 from ...packing import Packing, pack_fills
 from . import driver
+from .exchange import exchanges
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Known:
         blends: may opacities lie between 0 and 1?
         any_fill: may fills be any number?
         fills: those that stand among the arguments, and that suit.
+        slots: of rows that exchange, as they stand among the arguments; None: out of place.
     """
 
     made: Recipe
@@ -62,6 +64,7 @@ class Known:
     blends: bool
     any_fill: bool
     fills: Fills
+    slots: np.ndarray | None
     lock: Any = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
@@ -71,7 +74,10 @@ class Known:
         words = self.arguments["words"][0]
         n, k, rank = packing.n, packing.k, form.rank
         records = words[: n * packing.record].reshape(n, packing.record)
-        records[:, 0] = records[:, 1] = ascending(n)
+        self.base, self.row = records[:, 0], records[:, 1]
+        self.base[:] = self.row[:] = ascending(n)
+        if self.slots is not None:
+            self.place(self.slots)
         patches = records[:, 2:].reshape(n, k, packing.patch)
         self.partner, self.opacity = patches[..., 0], patches[..., 1].view(np.float32)
         # Two edges to a word, the start in its lower half: as 16-bit numbers they lie in the order of a plan's boxes.
@@ -82,7 +88,7 @@ class Known:
 
     def takes(self, plan: Plan) -> bool:
         """Do the numbers of a plan of this form suit?"""
-        if plan.base is not ascending(self.packing.n):
+        if plan.base is not ascending(plan.n):
             return False
         # Where no fill is known, one, below 0, is too large a number.
         partner = plan.partner if self.packing.fills else plan.partner.view(np.uint32)
@@ -92,12 +98,21 @@ class Known:
             return False
         return self.blends or not plan.facts.blends
 
+    def place(self, slots: np.ndarray) -> None:
+        """Take the rows in the order of slots."""
+        self.slots, self.order = slots, np.maximum(slots, 0)
+        self.base[:], self.row[:] = self.order, slots
+
     def launch(self, plan: Plan, x: Tensor, out: Tensor) -> None:
         """Write addresses and plan, and go; the caller holds the lock."""
-        self.partner[...] = plan.partner
-        self.opacity[...] = plan.opacity
+        partner, opacity, box = plan.partner, plan.opacity, plan.box
+        if self.slots is not None:
+            partner, opacity = partner.take(self.order, 0), opacity.take(self.order, 0)
+            box = box if self.box is None else box.take(self.order, 0)
+        self.partner[...] = partner
+        self.opacity[...] = opacity
         if self.box is not None:
-            self.box[...] = plan.box
+            self.box[...] = box
         if self.packing.fills and plan.fills is not self.fills:
             pack_fills(plan.fills, self.packing, self.table)
             self.fills = plan.fills
@@ -109,12 +124,13 @@ class Known:
 _known: dict[tuple[Any, ...], Known] = {}
 
 
-def _key(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None) -> tuple[Any, ...]:
+def _key(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, in_place: bool) -> tuple[Any, ...]:
     fills = plan.fills
     return (
         layout,
         kind,
         id(to),
+        in_place,
         x.shape,
         x.stride(),
         x.dtype,
@@ -127,9 +143,9 @@ def _key(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None) -> tu
     )
 
 
-def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None) -> Tensor | None:
+def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, in_place: bool) -> Tensor | None:
     """The mix, if one like it is known; None if not, or if something about this one must be looked at."""
-    known = _known.get(_key(x, plan, layout, kind, to))
+    known = _known.get(_key(x, plan, layout, kind, to, in_place))
     if known is None or plan.donor is not plan.box or x.requires_grad or known.chip is not driver.current():
         return None
     if known.chip.capturing(x.device) or not known.lock.acquire(blocking=False):
@@ -137,28 +153,37 @@ def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None) -
     try:
         if not known.takes(plan):
             return None
-        out = torch.empty_like(x) if known.shape is None else x.new_empty(known.shape, dtype=known.dtype)
+        if in_place:
+            slots = exchanges(plan)
+            if slots is None:
+                return None
+            if slots is not known.slots:
+                known.place(slots)
+            out = x
+        else:
+            out = torch.empty_like(x) if known.shape is None else x.new_empty(known.shape, dtype=known.dtype)
         known.launch(plan, x, out)
         return out
     finally:
         known.lock.release()
 
 
-def remember(job: Job, made: Recipe, packing: Packing, x: Tensor, out: Tensor) -> None:
+def remember(job: Job, made: Recipe, packing: Packing, x: Tensor, out: Tensor, slots: np.ndarray | None) -> None:
     """Keep a mix that has been done, if the next one like it can do without the checks."""
     plan = job.plan
-    if not (made.form.words and x is job.x and job.out is None and made.factors is None):
+    in_place = job.out is x and job.in_place
+    if not (made.form.words and x is job.x and (job.out is None or in_place) and made.factors is None):
         return
     if packing.shift or packing.wide or not packing.k or plan.base is not ascending(plan.n):
         return
     plain = job.to is None
-    if plain and (out.shape != x.shape or out.stride() != torch.empty_like(x, device="meta").stride()):
+    if plain and not in_place and (out.shape != x.shape or out.stride() != torch.empty_like(x, device="meta").stride()):
         return
     dtype = made.form.source
     if len(_known) >= MOST:
         _known.clear()
     chip = driver.current()
-    _known[_key(x, plan, " ".join(job.names), job.kind, job.to)] = Known(
+    _known[_key(x, plan, " ".join(job.names), job.kind, job.to, job.in_place)] = Known(
         made,
         packing,
         chip,
@@ -170,4 +195,5 @@ def remember(job: Job, made: Recipe, packing: Packing, x: Tensor, out: Tensor) -
         job.kind != "discrete" and (dtype in _FREE or dtype == "uint8"),
         dtype in _FREE,
         plan.fills,
+        slots,
     )

@@ -64,7 +64,7 @@ def run(job: Job) -> Tensor:
     made = laid_out(x, job.names, packing, job.kind, job.to, out, in_place=in_place)
     if made is not None:
         _send(made, plan, packing, moved, x, out)
-        remember(job, made, packing, x, out)
+        remember(job, made, packing, x, out, moved)
     return out
 
 

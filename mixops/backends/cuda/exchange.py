@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ...constant import ascending
 
 if TYPE_CHECKING:
     from ...plan import Plan
@@ -19,6 +22,10 @@ def exchanges(plan: Plan) -> np.ndarray | None:
         (2 * ceil(n / 2),) int32, slot s being elements 2s and 2s + 1; -1 where n is odd and a slot has one row. None if
         there is no such order: a row that changes is read by two, or from another place than its own.
     """
+    if plan.k == 1 and plan.donor is plan.box:
+        mutual = _mutual(plan.partner[:, 0])
+        if mutual is not None:
+            return mutual
     facts, n = plan.facts, plan.n
     if facts.shifted is not None:
         return None
@@ -33,7 +40,30 @@ def exchanges(plan: Plan) -> np.ndarray | None:
     if (mate[mate[reads]] != reads).any() or (mate[facts.donor[reads]] != reads).any():
         return None
     first = np.flatnonzero(mate > rows)
-    pairs = np.stack([first, mate[first]], 1).ravel()
-    alone = np.flatnonzero(mate == -1)
-    order = np.concatenate([pairs, alone])
-    return np.append(order, -1).astype(np.int32) if n % 2 else order.astype(np.int32)
+    return _slots(np.stack([first, mate[first]], 1).ravel(), np.flatnonzero(mate == -1))
+
+
+def _mutual(partner: np.ndarray) -> np.ndarray | None:
+    """The slots of rows whose partners name one another; None if one does not, or is a fill."""
+    n, rows = len(partner), ascending(len(partner))
+    if (partner == rows[::-1]).all():
+        return _flipped(n)
+    if partner.min(initial=0) < 0 or partner.max(initial=-1) >= n or (partner[partner] != rows).any():
+        return None
+    first = np.flatnonzero(partner > rows)
+    return _slots(np.stack([first, partner[first]], 1).ravel(), np.flatnonzero(partner == rows))
+
+
+@lru_cache(maxsize=32)
+def _flipped(n: int) -> np.ndarray:
+    """The slots of a batch whose first row exchanges with its last, and so on; the same array every time."""
+    rows = ascending(n)
+    slots = _slots(np.stack([rows, rows[::-1]], 1)[: n // 2].ravel(), rows[n // 2 : n // 2 + n % 2])
+    slots.setflags(write=False)
+    return slots
+
+
+def _slots(pairs: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """Pairs, then single rows, then nothing where the last slot has one row."""
+    rest = [-1] if (len(pairs) + len(alone)) % 2 else []
+    return np.concatenate([pairs, alone, rest]).astype(np.int32)
