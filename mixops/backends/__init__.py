@@ -49,13 +49,17 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     if name is None:
         if is_tensor(one):
             tensors = x if one is not x else (x,)
-            plain = all(t.is_cpu and not t.requires_grad for t in tensors)
-            name = "cpu" if plain and not traced() else "torch"
+            plain = not traced() and not any(t.requires_grad for t in tensors)
+            if plain and all(t.is_cpu for t in tensors):
+                name = "cpu"
+            else:
+                name = "cuda" if plain and all(t.is_cuda for t in tensors) and _kernel_for(one) else "torch"
         elif isinstance(one, np.ndarray):
             name = "cpu"
         else:
             raise MixTypeError(
-                f"{type(one).__name__}: expected a NumPy array, a torch tensor, or a list of equally sized samples"
+                f"{type(one).__name__}: expected a NumPy array, a torch tensor, an array on a GPU (CuPy, JAX), or a list of "
+                "equally sized samples; other arrays: numpy.asarray(x)"
             )
     if name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
@@ -69,6 +73,15 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     return module
 
 
+def _kernel_for(tensor: Any) -> bool:
+    """Can the CUDA kernel be used for a CUDA tensor? If something is missing that can be had, say so, once a process."""
+    global _said
+    why = _module("cuda").why_not(tensor)
+    if why is not None and not _said and tensor.is_cuda:
+        pass
+    return why is None
+
+
 @cache
 def _module(name: str) -> Any:
     return import_module(f".{_MODULES[name]}", __name__)
@@ -79,9 +92,11 @@ def launched_again(x: Any, plan: Any, layout: str, kind: str, options: dict[str,
     again = sys.modules.get(f"{__name__}.cuda.again")  # loaded with the first mix there
     if again is None or not is_tensor(x) or (x.is_cpu and options["backend"] != "cuda"):
         return None
-    if options["backend"] not in (None, "cuda") or options["fill"] is not None or options["out"] is not None:
+    out, to = options["out"], options["to"]
+    in_place = out is x and to is None
+    if options["backend"] not in (None, "cuda") or options["fill"] is not None or not (out is None or in_place):
         return None
-    return again.repeated(x, plan, layout, kind, options["to"])
+    return again.repeated(x, plan, layout, kind, to, in_place)
 
 
 def load_kernels() -> None:
