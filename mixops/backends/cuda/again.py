@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ...constant import ascending
+from ...exchange import exchanges
 from ...packing import Packing, pack_fills
 from . import driver
-from .exchange import exchanges
 from .recipe import Recipe
 
 if TYPE_CHECKING:

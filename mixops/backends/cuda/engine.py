@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import MixTypeError, MixValueError
+from ...exchange import exchanges
 from ...layout import parse_layout
 from ...output import Output
 from ...packing import Packing, pack
@@ -18,7 +19,7 @@ from ..rows import dense_order
 from ..torch_ import check_out, dtype_name
 from . import driver
 from .again import remember
-from .exchange import exchanges
+from .available import reason
 from .form import TYPES
 from .recipe import MOST, Recipe, Task, recipe_for
 
@@ -30,7 +31,10 @@ __all__ = ["check_device", "check_in_place", "check_out", "dtype_name", "laid_ou
 
 
 def check_device(x: Tensor) -> None:
-    """Raise unless the tensor lies where kernels run."""
+    """Raise unless the tensor lies where kernels run, and everything is there that they need."""
+    why = reason(x) if x.is_cuda else None
+    if why is not None:
+        raise MixTypeError(f'backend="cuda" on {x.device}: {why}')
     if not driver.current().serves(x):
         raise MixTypeError(
             f'backend="cuda" on a tensor on {x.device}: move it to the GPU (x.to("cuda")), or leave backend= away'

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...constant import ascending
+from .constant import ascending
 
 if TYPE_CHECKING:
-    from ...plan import Plan
+    from .plan import Plan
 
 
 def exchanges(plan: Plan) -> np.ndarray | None:
