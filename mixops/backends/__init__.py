@@ -74,12 +74,9 @@ def backend_for(x: Any, name: str | None = None) -> Any:
 
 
 def _kernel_for(tensor: Any) -> bool:
-    """Can the CUDA kernel be used for a CUDA tensor? If something is missing that can be had, say so, once a process."""
-    global _said
-    why = _module("cuda").why_not(tensor)
-    if why is not None and not _said and tensor.is_cuda:
-        pass
-    return why is None
+    """Can the CUDA kernel be used for a CUDA tensor? Torch operations do the same where it cannot."""
+    usable: bool = import_module(".cuda.available", __name__).usable(tensor)
+    return usable
 
 
 @cache
