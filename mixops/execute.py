@@ -19,6 +19,7 @@ from .backends import (
     untraced,
 )
 from .constant import is_ascending
+from .dlpack import Loan, is_foreign
 from .errors import MixTypeError, MixValueError
 from .fills import Fills
 from .layout import BOX_AXES, check_rank, parse_layout
@@ -70,8 +71,9 @@ def mix(
     """Apply a plan to an array: out[n] = x[base[n]], then each patch blended in with its opacity, in order.
 
     Args:
-        x: the source rows: a NumPy array, a torch tensor, or a list of equally sized samples of either; read only if
-            you like. float64/32/16, bfloat16 and uint8 blend; any dtype pastes.
+        x: the source rows: a NumPy array, a torch tensor, an array that another library has on a GPU (CuPy, JAX), or a
+            list of equally sized samples of these; read only if you like. float64/32/16, bfloat16 and uint8 blend; any
+            dtype pastes.
         plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``).
         layout: axis names, "b c h w". The plan's axes are found by name: t, or h and w, or t, h and w.
         kind: "continuous" (values blend), "discrete" (ids, class masks: patches paste, a blend is an error) or
@@ -98,6 +100,10 @@ def mix(
         array([[1., 3.],
                [3., 1.]])
     """
+    if is_foreign(x, anywhere=backend == "cuda"):
+        loan = Loan(x, out)
+        options: dict[str, Any] = {"fill": fill, "to": to, "threads": threads, "backend": backend}
+        return loan.settled(mix(loan.x, plan, layout, kind, out=loan.out, **options))
     do = untraced(_mixed) if traced() else _mixed
     return do(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .backends import is_tensor
+from .dlpack import Loan, is_foreign
 from .errors import MixError, MixTypeError, MixValueError
 from .execute import KINDS, prepare
 from .fills import check_fill_value
@@ -262,6 +263,16 @@ def mix_batch(
     for name in (*(to or ()), *(out or ())):
         if name not in fields:
             raise MixValueError(f"to= or out= names {name!r}: expected one of the fields {_names(fields)}")
+    loans = {}
+    for name, item in items.items():
+        if is_foreign(item):
+            with _about(name):
+                loans[name] = Loan(item, (out or {}).get(name))
+    if loans:
+        lent = _replaced(batch, {name: loan.x for name, loan in loans.items()})
+        into = {**(out or {}), **{name: loan.out for name, loan in loans.items()}}
+        mixed = mix_batch(lent, plan, fields, to=to, out=into, threads=threads)
+        return _replaced(mixed, {name: loan.settled(mixed[name]) for name, loan in loans.items()})
     counts = {}
     for name, item in items.items():
         with _about(name):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .devices import beside
 from .errors import MixTypeError, MixValueError
 
 _HALVES = (torch.float16, torch.bfloat16)
@@ -45,18 +46,20 @@ def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Any, yb: Any, lam:
         >>> round(mixed_loss(nn.functional.cross_entropy, logits, ya, yb, torch.tensor([0.3, 0.9])).item(), 4)
         1.3863
     """
-    share = torch.as_tensor(lam, device=logits.device)
+    given = torch.as_tensor(np.array(lam) if isinstance(lam, np.ndarray) else lam)
     # On a GPU a look at the values would wait for all the work before it.
     if (
-        share.device.type == "cpu"
+        given.device.type == "cpu"
         and not torch.compiler.is_compiling()
-        and not bool(((share >= 0) & (share <= 1)).all())
+        and not bool(((given >= 0) & (given <= 1)).all())
     ):
         raise MixValueError(f"mixed_loss: lam {lam!r}, expected shares from 0 to 1")
+    # A single number may stay on the host.
+    share = given.to(logits.device, non_blocking=True) if given.ndim else given
     criterion = _unreduced(fn)
     la, lb = criterion(logits, _as_tensor(ya, logits)), criterion(logits, _as_tensor(yb, logits))
     if not la.ndim:
-        if share.ndim and len(share) and not bool((share == share[0]).all()):
+        if share.ndim and len(share) and not bool((given == given[0]).all()):
             raise MixValueError(
                 "mixed_loss: the loss function gives one number for the batch, and lam differs between rows: expected "
                 'one that takes reduction="none", or an operator with per="batch"'
@@ -79,9 +82,9 @@ def _as_tensor(labels: Any, logits: Tensor) -> Any:
         return labels
     # Arrays may be read-only or of a dtype that torch lacks, so they are copied through one that both know.
     if labels.dtype.kind in "biu":
-        return torch.tensor(labels.astype(np.int64), device=logits.device)
+        return beside(labels.astype(np.int64), logits)
     if labels.dtype.kind == "f":
-        return torch.tensor(labels, device=logits.device, dtype=logits.dtype)
+        return beside(np.array(labels, np.float64), logits).to(logits.dtype)
     raise MixTypeError(f"mixed_loss: got labels of {labels.dtype}, expected whole numbers or floats")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .dlpack import Loan, is_foreign
 from .errors import MixTypeError, MixValueError
 from .layout import box_axes_of, check_extents, check_rank, parse_layout
 
@@ -105,6 +106,8 @@ def plain_array(name: str, value: Any) -> np.ndarray:
 
     Tensors may have gradients, be on any device, and hold floats that NumPy lacks, bfloat16 say, which become float32.
     """
+    if is_foreign(value):
+        value = Loan(value).x
     if hasattr(value, "detach"):
         value = value.detach()
         if value.is_floating_point() and str(value.dtype) not in _NUMPY_FLOATS:

@@ -9,6 +9,8 @@ import numpy as np
 
 from .backends import is_tensor
 from .constant import ascending
+from .devices import beside
+from .dlpack import Loan, is_foreign
 from .errors import MixTypeError, MixValueError
 from .leaves import target_shares
 from .plan import Plan
@@ -28,7 +30,7 @@ def soft_targets(
     Args:
         labels: one for each row of the source, an array or a tensor on any device: class ids (N,) of any integer dtype;
             one-hot or multi-label rows (N, C), floats or integers of 0 and 1; or, with no ``num_classes``, numbers
-            (N,) or (N, D) to regress on.
+            (N,) or (N, D) to regress on. On a GPU their values are not looked at: that would wait for all work before.
         plan: what was drawn; with ``plan.on(rows)`` the labels are those of the whole data set.
         num_classes: C, needed for ids and for smoothing.
         smoothing: s in [0, 1): every label becomes (1 - s)·y + s/C before it is blended.
@@ -40,7 +42,8 @@ def soft_targets(
     Raises:
         MixError: if ids come without num_classes, as floats or outside 0 to C - 1, integer rows hold more than 0 and 1,
             rows have another width than num_classes, the plan names a row that has no label, smoothing is outside
-            [0, 1) or comes without num_classes, or ignore_index comes with labels that are no ids.
+            [0, 1) or comes without num_classes, or ignore_index comes with labels that are no ids. On a GPU an id
+            outside 0 to C - 1 fails as it does in torch's losses, by an assertion of the device.
 
     Example:
         >>> import mixops as mx
@@ -54,6 +57,9 @@ def soft_targets(
         check_classes(num_classes)
     elif smoothing:
         raise MixValueError(f"smoothing={smoothing!r} without num_classes: say how many classes share it")
+    if is_foreign(labels):
+        loan = Loan(labels)
+        return loan.settled(soft_targets(loan.x, plan, num_classes, smoothing, ignore_index=ignore_index))
     labels = _given(labels)
     if is_tensor(labels) and labels.device.type == "cpu" and not _is_float(labels):
         # The same memory as an array: NumPy's small steps cost a fraction of torch's.
@@ -108,6 +114,9 @@ def sparse_targets(
     """
     if num_classes is not None:
         check_classes(num_classes)
+    if is_foreign(labels):
+        loan = Loan(labels)
+        return loan.settled(sparse_targets(loan.x, plan, num_classes=num_classes, ignore_index=ignore_index))
     labels = _given(labels)
     rows, weights = _leaves(plan, labels)
     return _ids(labels, rows, _as(weights, labels), num_classes, ignore_index)
@@ -134,6 +143,9 @@ def pair_targets(labels: Any, plan: Plan | PlanSequence) -> tuple[Any, Any, Any]
         >>> [part.tolist() for part in pair_targets(np.array([2, 0]), plan)]
         [[2, 0], [0, 2], [0.75, 0.75]]
     """
+    if is_foreign(labels):
+        loan = Loan(labels)
+        return loan.settled(pair_targets(loan.x, plan))
     labels = _given(labels)
     rows, weights = _leaves(plan, labels)
     if isinstance(plan, PlanSequence) and sum(bool(p.weight.any()) for p in plan) > 1:
@@ -193,8 +205,11 @@ def mixed_accuracy(logits: Any, *targets: Any) -> float:
                 f"mixed_accuracy: got logits {tuple(logits.shape)} and soft targets {tuple(soft.shape)}, expected one "
                 "shape"
             )
-        place = np.expand_dims(_host(predicted), 1)
-        hit = soft.gather(1, _as(place, soft)) if is_tensor(soft) else np.take_along_axis(soft, place, 1)
+        if is_tensor(soft) and is_tensor(predicted):
+            hit = soft.gather(1, predicted.unsqueeze(1).to(soft.device))
+        else:
+            place = np.expand_dims(_host(predicted), 1)
+            hit = soft.gather(1, _as(place, soft)) if is_tensor(soft) else np.take_along_axis(soft, place, 1)
         got, mass = hit.sum(), soft.sum()
     else:
         predicted = _host(predicted)
@@ -259,7 +274,7 @@ def _ids(
     if array and np.maximum.reduce(ids.view(np.uint64), None) < (num_classes or 1 << 63):
         return ids, weights
     bad = ids < 0 if num_classes is None else (ids < 0) | (ids >= num_classes)
-    if bool(bad.any()):
+    if _at_hand(ids) and bool(bad.any()):
         where = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
         raise MixValueError(
             f"labels: got class {int(ids[bad][0])}, expected {where}; if it means no label, pass it as ignore_index"
@@ -269,8 +284,14 @@ def _ids(
 
 def _scattered(ids: Any, weights: Any, num_classes: int) -> Any:
     """(N, C) of zeros to which each weight is added at its id, column by column: within one no cell is met twice."""
-    cells = ids + _numbers(ids)[:, None] * num_classes
-    soft = _zeros((len(ids) * num_classes,), weights)
+    if is_tensor(ids):  # scatter, unlike an index, takes an id below 0 or above the last class for a mistake
+        soft = weights.new_zeros((len(ids), num_classes))
+        for m in range(ids.shape[1]):
+            at, share = ids[:, m : m + 1], weights[:, m : m + 1]
+            soft.scatter_(1, at, soft.gather(1, at) + share if m else share)
+        return soft
+    cells = ids + ascending(len(ids), np.int64)[:, None] * num_classes
+    soft = np.zeros(len(ids) * num_classes, weights.dtype)
     for m in range(ids.shape[1]):
         at = cells[:, m]
         soft[at] = soft[at] + weights[:, m] if m else weights[:, m]
@@ -288,7 +309,7 @@ def _blended(labels: Any, rows: np.ndarray, weights: Any, num_classes: int | Non
     total = None
     for m in range(rows.shape[1]):
         picked = labels[_as(rows[:, m], labels)]
-        if not _is_float(labels) and bool(((picked != 0) & (picked != 1)).any()):
+        if _at_hand(labels) and not _is_float(labels) and bool(((picked != 0) & (picked != 1)).any()):
             raise MixTypeError(
                 f"labels: got {labels.dtype} of shape {tuple(labels.shape)} with other values than 0 and 1, expected "
                 "ids of shape (N,), rows of 0 and 1, or floats to blend"
@@ -324,18 +345,16 @@ def _is_float(labels: Any) -> bool:
 
 def _as(array: np.ndarray, like: Any) -> Any:
     """The array, or a tensor of it beside ``like``."""
-    return sys.modules["torch"].from_numpy(array).to(like.device, non_blocking=True) if is_tensor(like) else array
+    return beside(array, like) if is_tensor(like) else array
+
+
+def _at_hand(x: Any) -> bool:
+    """Can values be looked at without waiting for a device?"""
+    return not is_tensor(x) or x.device.type == "cpu"
 
 
 def _zeros(shape: tuple[int | None, ...], like: Any) -> Any:
     return like.new_zeros(shape) if is_tensor(like) else np.zeros(shape, like.dtype)
-
-
-def _numbers(rows: Any) -> Any:
-    """0 to n - 1 beside these n rows."""
-    if is_tensor(rows):
-        return sys.modules["torch"].arange(len(rows), device=rows.device)
-    return ascending(len(rows), np.int64)
 
 
 def _cast(x: Any, dtype: str) -> Any:

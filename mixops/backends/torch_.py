@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..constant import full_box, is_ascending
+from ..devices import beside
 from ..errors import MixTypeError, MixValueError
 from ..layout import BOX_AXES, parse_layout
 
@@ -160,14 +161,12 @@ def _tail(job: Job, result: Tensor, dtype: str) -> Tensor:
     to = job.to
     assert to is not None
     if to.dtype != "uint8":
-        wide = torch.float64 if to.dtype == "float64" else torch.float32
+        wide = "float64" if to.dtype == "float64" else "float32"
         scale, shift = (
-            torch.as_tensor(a, dtype=wide, device=result.device).reshape(
-                [-1 if n == "c" and len(a) > 1 else 1 for n in job.names]
-            )
+            _tensor(a.astype(wide), result).reshape([-1 if n == "c" and len(a) > 1 else 1 for n in job.names])
             for a in to.affine(dtype)
         )
-        result = result.to(wide) * scale + shift
+        result = result.to(getattr(torch, wide)) * scale + shift
     return result.permute([job.names.index(n) for n in parse_layout(to.layout)])
 
 
@@ -185,4 +184,4 @@ def _column(values: np.ndarray, like: Tensor) -> Tensor:
 
 
 def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.array(values)).to(like.device, non_blocking=True)
+    return beside(np.array(values), like)
