@@ -58,8 +58,8 @@ def backend_for(x: Any, name: str | None = None) -> Any:
             name = "cpu"
         else:
             raise MixTypeError(
-                f"{type(one).__name__}: expected a NumPy array, a torch tensor, an array on a GPU (CuPy, JAX), or a list of "
-                "equally sized samples; other arrays: numpy.asarray(x)"
+                f"{type(one).__name__}: expected a NumPy array, a torch tensor, an array on a GPU (CuPy, JAX), or a "
+                "list of equally sized samples; other arrays: numpy.asarray(x)"
             )
     if name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
