@@ -46,11 +46,14 @@ def backend_for(x: Any, name: str | None = None) -> Any:
         MixError: if the name is unknown or the backend does not take this type.
     """
     one = x[0] if _listed(x) and len(x) else x
+    tensors = () if not is_tensor(one) else x if one is not x else (x,)
+    on_cpu = all(t.is_cpu for t in tensors)
+    if tensors:
+        _check_tensors(tensors, on_cpu, name)
     if name is None:
-        if is_tensor(one):
-            tensors = x if one is not x else (x,)
+        if tensors:
             plain = not traced() and not any(t.requires_grad for t in tensors)
-            if plain and all(t.is_cpu for t in tensors):
+            if plain and on_cpu:
                 name = "cpu"
             else:
                 name = "cuda" if plain and all(t.is_cuda for t in tensors) and _kernel_for(one) else "torch"
@@ -71,6 +74,20 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     if name == "cuda":
         module.check_device(one)
     return module
+
+
+def _check_tensors(tensors: Sequence[Any], on_cpu: bool, name: str | None) -> None:
+    """Raise unless they lie together, element beside element, where the backend of this name can read them."""
+    one = tensors[0]
+    if one.layout is not sys.modules["torch"].strided:
+        raise MixTypeError(f"a tensor of layout {one.layout}: expected a plain one, x.to_dense()")
+    if on_cpu:
+        return
+    devices = sorted({str(t.device) for t in tensors})
+    if len(devices) > 1:
+        raise MixValueError(f"samples lie on {' and '.join(devices)}: expected one device, move them there first")
+    if name == "cpu":
+        raise MixTypeError(f'backend="cpu" on a tensor on {one.device}: leave backend= away, or move it: x.cpu()')
 
 
 def _kernel_for(tensor: Any) -> bool:
