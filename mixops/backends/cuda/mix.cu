@@ -55,7 +55,7 @@ struct Mix {
     const byte *x;
     byte *out;
     const unsigned *plan;      // if WORDS is 0
-    const WORK *factors;       // scales, then shifts, if FACTORS is 3
+    const WORK_FACTOR *factors;  // scales, then shifts, if FACTORS is 3
     long long x_step, out_step;  // bytes from row to row
     long long plane;           // bytes from channel to channel, for STORE PLANES
     unsigned record;           // words of a row of the plan
@@ -305,21 +305,28 @@ __device__ inline void fill(const Mix &p, unsigned i, unsigned e, unsigned item,
 #if FILL == 2
     unsigned kind = word(p, entry + p.fill_values);
     float std = __uint_as_float(word(p, entry + p.fill_values + 1));
-    Noise noise(word(p, entry + p.fill_values + 2), word(p, entry + p.fill_values + 3));
+    if (kind) {
+        Noise noise(word(p, entry + p.fill_values + 2), word(p, entry + p.fill_values + 3));
+        WORK drawn[VEC];
+        // Rolled: VEC copies of the generator take seconds to compile. What it draws waits in memory of the thread's own.
+#pragma unroll 1
+        for (int i = 0; i < VEC; i++) {
+            if (!(mask >> i & 1)) continue;
+            unsigned channel = channel_of(p, e + i);
+            float value = __uint_as_float(word(p, entry + (p.fill_values > 1 ? channel : 0)));
+            float normal = noise.at(channel, kind == 2 ? position_of(p, item + i) : 0);
+            drawn[i] = Painted<WORK, IN>::of(__fadd_rn(value, __fmul_rn(std, normal)));
+        }
+#pragma unroll
+        for (int i = 0; i < VEC; i++) values[i] = drawn[i];
+        return;
+    }
 #endif
 #pragma unroll
     for (int i = 0; i < VEC; i++) {
         if (!(mask >> i & 1)) continue;
-        unsigned channel = 0;
-        if (p.fill_values > 1 || FILL == 2) channel = channel_of(p, e + i);
-        float value = __uint_as_float(word(p, entry + (p.fill_values > 1 ? channel : 0)));
-#if FILL == 2
-        if (kind) {
-            float normal = noise.at(channel, kind == 2 ? position_of(p, item + i) : 0);
-            value = __fadd_rn(value, __fmul_rn(std, normal));
-        }
-#endif
-        values[i] = Painted<WORK, IN>::of(value);
+        unsigned channel = p.fill_values > 1 ? channel_of(p, e + i) : 0;
+        values[i] = Painted<WORK, IN>::of(__uint_as_float(word(p, entry + channel)));
     }
 }
 
@@ -396,9 +403,11 @@ __device__ inline bool painted(const Mix &p, unsigned record, unsigned e, unsign
 
 // -- What leaves ------------------------------------------------------------------------------------------------------
 
-__device__ inline WORK scale_of(const Mix &p, unsigned c) { return FACTORS == 3 ? fetch_constant(p.factors + c) : (WORK)p.scale[c]; }
+__device__ inline WORK scale_of(const Mix &p, unsigned c) {
+    return (WORK)(FACTORS == 3 ? fetch_constant(p.factors + c) : p.scale[c]);
+}
 __device__ inline WORK offset_of(const Mix &p, unsigned c) {
-    return FACTORS == 3 ? fetch_constant(p.factors + p.channels + c) : (WORK)p.offset[c];
+    return (WORK)(FACTORS == 3 ? fetch_constant(p.factors + p.channels + c) : p.offset[c]);
 }
 
 // Normalise in the type of the work; e is where the first of the values lies in the source.
