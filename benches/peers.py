@@ -136,6 +136,21 @@ def timm(plans: Sequence[mx.Plan], classes: int, mode: str = "batch") -> Step:
     return step
 
 
+def timm_images(plans: Sequence[mx.Plan], mode: str = "batch") -> Step:
+    """What timm's Mixup does to images, in place, without the targets; mode as for ``timm``."""
+    peer = _timm_mixup()
+    mixer = peer.Mixup(1.0, 1.0, mode=mode)
+    given = _timm_draws(peer, mixer, plans)
+    mix = mixer._mix_elem if mode == "elem" else mixer._mix_batch
+
+    def step(images: torch.Tensor, k: int) -> torch.Tensor:
+        with given(k):
+            mix(images)
+        return images
+
+    return step
+
+
 def timm_collate(plans: Sequence[mx.Plan], classes: int, smoothing: float = 0.0, mode: str = "batch") -> Step:
     """timm's FastCollateMixup on a list of (uint8 CHW array, label); mode as for ``timm``."""
     peer = _timm_mixup()
@@ -192,10 +207,10 @@ class Replay:
         return next(self._corners)
 
 
-def timm_erasing(plans: Sequence[mx.Plan], mode: str, patch: int = 0) -> Step:
+def timm_erasing(plans: Sequence[mx.Plan], mode: str, patch: int = 0, device: str = "cpu") -> Step:
     """timm's RandomErasing in place on images; ``patch`` says which patch of a plan holds the boxes."""
     peer = _timm_erasing()
-    eraser = peer.RandomErasing(probability=1.0, mode=mode, device="cpu")
+    eraser = peer.RandomErasing(probability=1.0, mode=mode, device=device)
     replays = [Replay([box_of(p, row, patch) for row in range(p.n)], (p.shape[0], p.shape[1])) for p in plans]
 
     def step(images: torch.Tensor, k: int) -> torch.Tensor:
@@ -239,15 +254,15 @@ def _blend(x: torch.Tensor, lam: torch.Tensor, partner: torch.Tensor) -> torch.T
     return mixed if x.dtype.is_floating_point else mixed.round().to(x.dtype)
 
 
-def expression(plans: Sequence[mx.Plan]) -> Step:
+def expression(plans: Sequence[mx.Plan], device: str = "cpu") -> Step:
     """Mixup of images as one line of torch."""
-    drawn = _tensors(plans)
+    drawn = _tensors(plans, device)
     return lambda images, k: _blend(images, *drawn[k])
 
 
-def compiled_mixup(plans: Sequence[mx.Plan], out: torch.Tensor | None) -> Step:
+def compiled_mixup(plans: Sequence[mx.Plan], out: torch.Tensor | None, device: str = "cpu") -> Step:
     """The same line through torch.compile, into fresh memory or into ``out``."""
-    drawn = _tensors(plans)
+    drawn = _tensors(plans, device)
 
     def into(out: torch.Tensor, x: torch.Tensor, lam: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
         return out.copy_(lam * x + (1 - lam) * x[partner])
@@ -287,9 +302,12 @@ def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tenso
     return torch.compile(own, dynamic=False, options={"cpp.threads": torch.get_num_threads()})
 
 
-def _tensors(plans: Sequence[mx.Plan]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _tensors(plans: Sequence[mx.Plan], device: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     # λ as a tensor: a Python float would have torch.compile make a kernel for each.
-    return [(torch.tensor(own_share(p)), torch.from_numpy(p.partner[:, 0].astype(np.int64))) for p in plans]
+    return [
+        (torch.tensor(own_share(p), device=device), torch.from_numpy(p.partner[:, 0].astype(np.int64)).to(device))
+        for p in plans
+    ]
 
 
 def edges(box: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -93,8 +93,14 @@ SCHEMA: dict[str, Any] = {
 
 
 def check(report: Any) -> None:
-    """Raise a ValueError that names the first place where a report is not what SCHEMA says, or contradicts itself."""
-    _check(report, SCHEMA, "report")
+    """Raise a ValueError that names the first place where a report is not what SCHEMA says, or contradicts itself.
+
+    The report of a GPU says in its environment which one, and what its clocks were.
+    """
+    schema = SCHEMA
+    if isinstance(report, dict) and "gpu" in report.get("environment", {}):
+        schema = SCHEMA | {"environment": SCHEMA["environment"] | {"gpu": {str: str}}}
+    _check(report, schema, "report")
     if report["schema"] != SCHEMA_VERSION:
         raise ValueError(f"report.schema: got {report['schema']}, expected {SCHEMA_VERSION}")
     names = [(row["name"], row["allocator"]) for row in report["rows"]]
