@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from traceback import format_exception
+from typing import TYPE_CHECKING, Any
 
 import mixops as mx
-from mixops import MixTypeError, MixValueError
+from mixops import MixError, MixTypeError, MixValueError
 
 from .collate import check_mixing, draw_plan, mix_with_plan
 from .keys import BatchKey, KeyedBatchSampler, process_place
 from .passes import Passes
 from .state import VERSION, check_state, described
+
+if TYPE_CHECKING:
+    from .transfer import Lane, Parcel, Sender
 
 
 class MixLoader(Passes):
@@ -27,6 +33,13 @@ class MixLoader(Passes):
     graph and is exact at the end of an epoch too); else by reading and dropping the batches that were delivered, which
     is right for loaders that repeat their order. A DataLoader that shuffles by itself does not and is refused.
 
+    With ``device`` the batches come on that device, mixed there: each is copied on a stream of its own while the one
+    before is worked on, and no call waits for the device. For that one batch is read ahead of the one that is asked
+    for, in the same thread: reading ahead of time is what the loader's own workers are for, and all that is left here
+    is to put a batch into pinned memory (a DataLoader with ``pin_memory=True`` has done that too) and to begin its
+    copy. A batch that was read ahead is not delivered: a state leaves it to the resumed loader, and its errors are
+    raised in its turn.
+
     Args:
         loader: any iterable of dict or tuple batches that can be iterated once an epoch.
         op: the operator.
@@ -35,11 +48,15 @@ class MixLoader(Passes):
         training: False draws the identity; also train() and eval().
         plan_key: name under which a dict batch is given its Plan; None leaves it out.
         to: {name: Output} of fields that are normalised, cast or laid out in the pass that mixes.
+        device: "cuda" (the current one when a pass begins), "cuda:1" or a torch.device: all arrays and tensors of a
+            batch become tensors there, its plan stays here; images travel as they came, uint8 best of all. "cpu":
+            tensors here, and nothing is read ahead. A ``mixops.pipelines.transfer.Lane`` leads to other kinds of
+            device. None: wherever the batches are.
 
     Raises:
-        MixError: if loader cannot be iterated, op is no operator, fields are no Field or Labels, or the seed is out of
-            range; while iterating, if batch, fields and operator do not fit. The pass can go on with the next batch
-            then.
+        MixError: if loader cannot be iterated, op is no operator, fields are no Field or Labels, the seed is out of
+            range, or torch finds no such device; while iterating, if batch, fields and operator do not fit. The pass
+            can go on with the next batch then.
 
     Example:
         >>> import numpy as np
@@ -61,6 +78,7 @@ class MixLoader(Passes):
         training: bool = True,
         plan_key: str | None = None,
         to: Mapping[Any, mx.Output] | None = None,
+        device: Any = None,
     ) -> None:
         if not hasattr(loader, "__iter__"):
             raise MixTypeError(f"MixLoader: loader is {type(loader).__name__}, expected an iterable of batches")
@@ -72,14 +90,22 @@ class MixLoader(Passes):
         check_mixing("MixLoader", op, fields, seed, to)
         super().__init__(training)
         self.loader, self.op, self.fields, self.seed = loader, op, dict(fields), seed
-        self.plan_key, self.to = plan_key, dict(to or {})
+        self.plan_key, self.to, self.device = plan_key, dict(to or {}), device
         self._restored = False
+        self._held: Any = None
+        self._open: Callable[[], Lane] | None = None
+        if device is not None:
+            self._open = _lane_to(device)
 
     def __repr__(self) -> str:
         words = [described(self.loader), repr(self.op), repr(self.fields), f"seed={self.seed}"]
         words += [] if self.training else ["training=False"]
-        words += [f"{name}={given!r}" for name, given in (("plan_key", self.plan_key), ("to", self.to)) if given]
+        words += [f"{name}={given!r}" for name, given in self._options() if given]
         return f"MixLoader({', '.join(words)})"
+
+    def _options(self) -> tuple[tuple[str, Any], ...]:
+        device = None if self.device is None else str(getattr(self.device, "device", self.device))
+        return ("plan_key", self.plan_key), ("to", self.to), ("device", device)
 
     def __len__(self) -> int:
         """Batches of a whole epoch.
@@ -90,7 +116,7 @@ class MixLoader(Passes):
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        return _Pass(self)
+        return _Pass(self) if self._open is None else _PassAhead(self, self._open)
 
     def state_dict(self) -> dict[str, Any]:
         """The place of the next batch that was not delivered yet; plain JSON values (plus the loader's own state, if
@@ -105,7 +131,7 @@ class MixLoader(Passes):
         if sampler is not None:
             state["sampler"] = sampler.state_dict(self._step, epoch=self._epoch)
         elif _has_state(self.loader):
-            state["loader"] = self.loader.state_dict()
+            state["loader"] = self.loader.state_dict() if self._held is None else copy.deepcopy(self._held)
         return state
 
     def load_state_dict(self, state: Any) -> None:
@@ -158,7 +184,18 @@ class MixLoader(Passes):
 
     def _put(self, epoch: int, step: int) -> None:
         super()._put(epoch, step)
-        self._restored = False
+        self._restored, self._held = False, None
+
+    def _loader_state(self) -> Any:
+        """The loader's own state as it is now, if it is resumed through that."""
+        if self._sampler() is not None or not _has_state(self.loader):
+            return None
+        return copy.deepcopy(self.loader.state_dict())
+
+    def _hold(self, token: object, state: Any) -> None:
+        """The loader is ahead of the pass of this token, whose place in it is this."""
+        if self._running is token:
+            self._held = state
 
     def _source(self) -> tuple[Iterator[Any], int]:
         """The loader's iterator for the pass that begins, and how many batches, delivered before, it brings again."""
@@ -191,21 +228,32 @@ class _Pass:
 
     def __next__(self) -> Any:
         owner = self._owner
+        try:
+            key, batch = self._read()
+        except StopIteration:
+            owner._end_pass(self._token)
+            raise
+        if owner.device is not None:
+            from .transfer import on_the_cpu
+
+            batch = on_the_cpu(batch)
+        plan = draw_plan(batch, owner.op, owner.fields, owner.seed, key, training=owner.training)
+        mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key, to=owner.to)
+        owner._delivered(self._token, key.step + 1)
+        return mixed
+
+    def _read(self) -> tuple[BatchKey, Any]:
+        """The next batch of the loader, and its key."""
         if self._source is None:
             self._start()
         assert self._source is not None
         # The number belongs to the place in the epoch: a batch that fails takes its number with it.
         key, self._step = BatchKey(self._epoch, self._step, self._rank), self._step + 1
         try:
-            batch = next(self._source)
+            return key, next(self._source)
         except StopIteration:
             self._step -= 1
-            owner._end_pass(self._token)
             raise
-        plan = draw_plan(batch, owner.op, owner.fields, owner.seed, key, training=owner.training)
-        mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key, to=owner.to)
-        owner._delivered(self._token, self._step)
-        return mixed
 
     def _start(self) -> None:
         owner = self._owner
@@ -215,6 +263,151 @@ class _Pass:
         owner._begin_pass(self._token)
         for _ in range(skip):
             next(self._source, None)
+
+
+@dataclass
+class _Order:
+    """A batch that was read.
+
+    Args:
+        key: its key; None: there is no batch.
+        batch: as the loader made it: what was sent is made of it again if it has to be mixed after all, or not.
+        error: the loader's; with no key and no error the pass is at its end.
+        training: was it to be mixed when it was sent?
+        plan: what was drawn.
+        parcel: the batch on its way; None: it could not be sent, and will say so in its turn.
+    """
+
+    key: BatchKey | None = None
+    batch: Any = None
+    error: Exception | None = None
+    training: bool = True
+    plan: mx.Plan | mx.PlanSequence | None = None
+    parcel: Parcel | None = None
+
+
+class _PassAhead(_Pass):
+    """One pass over a MixLoader that hands out batches on a device, and sends the next one before it does."""
+
+    def __init__(self, owner: MixLoader, lane: Callable[[], Lane]) -> None:
+        super().__init__(owner)
+        self._open = lane
+        self._sender: Sender | None = None
+        self._ahead: _Order | None = None
+        self._made: tuple[int, Any] | None = None
+
+    def __next__(self) -> Any:
+        owner = self._owner
+        # Each step leaves all that is known in place: a wait for the loader that is interrupted loses nothing.
+        if self._made is None:
+            if self._ahead is None:
+                self._ahead = self._ordered()
+            try:
+                made = self._mixed(self._ahead)
+            except Exception:
+                self._ahead = None
+                raise
+            self._made, self._ahead = made, None
+        state = owner._loader_state()
+        self._ahead = self._ordered()
+        (step, batch), self._made = self._made, None
+        owner._delivered(self._token, step)
+        owner._hold(self._token, state)
+        return batch
+
+    def _ordered(self) -> _Order:
+        """Read the next batch and send it; what goes wrong waits until the batch is asked for."""
+        if self._sender is None:
+            from .transfer import Sender
+
+            self._sender = Sender(self._open())
+        self._sender.settle()
+        try:
+            key, batch = self._read()
+        except StopIteration:
+            return _Order()
+        except Exception as error:
+            return _Order(error=_alone(error))
+        order = _Order(key, batch)
+        try:
+            self._send(order)
+        except Exception:
+            order.parcel = None
+        return order
+
+    def _send(self, order: _Order) -> None:
+        """Draw the plan, make the targets, and let it all begin its way."""
+        owner, batch = self._owner, order.batch
+        assert self._sender is not None
+        assert order.key is not None
+        order.training = owner.training
+        order.plan = draw_plan(batch, owner.op, owner.fields, owner.seed, order.key, training=order.training)
+        _check_rows(batch, order.plan, owner.fields)
+        labels, arrays = _parted(owner.fields)
+        if labels:  # small, and checked on the device they would make the host wait for it
+            batch = mix_with_plan(batch, order.plan, labels, None if arrays else owner.plan_key)
+        order.parcel = self._sender.send(batch, arrays)
+
+    def _mixed(self, order: _Order) -> tuple[int, Any]:
+        """How many batches have been handed out with this one, and the batch; mixed where it arrives."""
+        owner = self._owner
+        if order.error is not None:
+            error, order.error = order.error, None
+            try:
+                raise error
+            finally:
+                del error  # it knows this frame
+        if order.key is None:
+            owner._end_pass(self._token)
+            raise StopIteration
+        if order.parcel is None or order.training != owner.training:
+            self._send(order)
+        assert order.parcel is not None
+        assert order.plan is not None
+        batch, arrays = order.parcel.opened(), _parted(owner.fields)[1]
+        if arrays:
+            batch = mix_with_plan(batch, order.plan, arrays, owner.plan_key, to=owner.to)
+        return order.key.step + 1, batch
+
+
+def _lane_to(device: Any) -> Callable[[], Lane] | None:
+    try:
+        from .transfer import lane_to
+    except ImportError as error:
+        raise MixValueError(
+            f"MixLoader: device={device!r} needs torch ({error}): install mixops[torch], or leave device= away"
+        ) from None
+    return lane_to("MixLoader", device)
+
+
+def _parted(fields: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """The labels, and the fields that are mixed value by value."""
+    labels = {name: field for name, field in fields.items() if isinstance(field, mx.Labels)}
+    return labels, {name: field for name, field in fields.items() if name not in labels}
+
+
+def _check_rows(batch: Any, plan: mx.Plan | mx.PlanSequence, fields: Mapping[Any, Any]) -> None:
+    """Fields that are mixed in different places must still have the same rows: else mix_batch says what is wrong."""
+    try:
+        even = len({field.rows(batch[name]) for name, field in fields.items()}) == 1
+    except MixError:
+        even = False
+    if not even:
+        mx.mix_batch(batch, plan, fields)
+
+
+def _alone(error: Exception) -> Exception:
+    """The error without its frames, which it tells of in a note.
+
+    They know those that called them, and so the pass, which must not know itself: a circle keeps a loader's workers
+    until garbage is collected, and then they find their queues closed and hang.
+    """
+    error.add_note("Read ahead by MixLoader; where it was raised:\n" + "".join(format_exception(error)).rstrip())
+    one: BaseException | None = error
+    while one is not None and one.__traceback__ is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
 
 
 def _iter_once(loader: Any) -> bool:
