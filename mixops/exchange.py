@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .constant import ascending
+from .constant import ascending, is_ascending
+from .errors import MixValueError
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -67,3 +68,31 @@ def _slots(pairs: np.ndarray, alone: np.ndarray) -> np.ndarray:
     """Pairs, then single rows, then nothing where the last slot has one row."""
     rest = [-1] if (len(pairs) + len(alone)) % 2 else []
     return np.concatenate([pairs, alone, rest]).astype(np.int32)
+
+
+def check_exchanges(plan: Plan) -> np.ndarray:
+    """The order of ``exchanges``, or a MixError where there is none."""
+    order = exchanges(plan)
+    if order is None:
+        raise MixValueError(
+            "out=x on a GPU: rows must exchange two by two there (pairing='flip'), and this plan moves rows in longer "
+            "ways or from another place: give out= an array of its own"
+        )
+    return order
+
+
+def check_stays(plan: Plan, rows: int) -> None:
+    """Raise unless every row of a source stays in its place and has one donor at most: it can be mixed in place."""
+    if plan.n != rows or not is_ascending(plan.base):
+        raise MixValueError(
+            "out=x: this plan moves rows, and in place every row must stay: give out= an array of its own"
+        )
+    if plan.k == 1:
+        return
+    facts = plan.facts
+    several = (facts.used & (plan.partner >= 0) & (plan.partner != facts.donor[:, None])).any(1)
+    if several.any():
+        row = int(np.argmax(several))
+        raise MixValueError(
+            f"out=x: row {row} has several donors, and in place it may have one: give out= an array of its own"
+        )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from .adjoint import adjoint_of
 from .backends import (
     backend_for,
     launched_again,
@@ -18,9 +21,9 @@ from .backends import (
     traced,
     untraced,
 )
-from .constant import is_ascending
 from .dlpack import Loan, is_foreign
 from .errors import MixTypeError, MixValueError
+from .exchange import check_stays
 from .fills import Fills
 from .layout import BOX_AXES, check_rank, parse_layout
 from .output import Output
@@ -44,6 +47,7 @@ class Job:
         to: the fused tail, or None.
         threads: how many threads may work, None for the backend's choice.
         in_place: the result replaces the input: out is x, or a view of exactly the same elements.
+        back: the plan of the gradient, where autograd will ask for one and the backend is not made of its operations.
     """
 
     x: Any
@@ -54,6 +58,7 @@ class Job:
     to: Output | None
     threads: int | None
     in_place: bool = False
+    back: Plan | None = None
 
 
 def mix(
@@ -134,6 +139,7 @@ class Prepared:
         to: see mix.
         threads: see mix.
         in_place: see Job.
+        backs: see Job's back; one for each plan.
     """
 
     engine: Any
@@ -145,14 +151,15 @@ class Prepared:
     to: Output | None
     threads: int | None
     in_place: bool
+    backs: tuple[Plan | None, ...]
 
     def run(self) -> Any:
         """One plan after the other: the tail belongs to the last, and a list becomes an array at the first."""
         x, last = self.x, len(self.plans) - 1
-        for i, plan in enumerate(self.plans):
+        for i, (plan, back) in enumerate(zip(self.plans, self.backs, strict=True)):
             target = self.out if self.in_place or i == last else None
             to = self.to if i == last else None
-            x = self.engine.run(Job(x, plan, self.names, self.kind, target, to, self.threads, self.in_place))
+            x = self.engine.run(Job(x, plan, self.names, self.kind, target, to, self.threads, self.in_place, back))
         return x
 
 
@@ -200,10 +207,42 @@ def prepare(
     if out is not None:
         engine.check_out(x, out)
     in_place = out is not None and to is None and same_memory(x, out)
-    ready = Prepared(engine, x, tuple(plans), names, kind, out, to, threads, in_place)
+    backs: tuple[Plan | None, ...] = (None,) * len(plans)
+    if hasattr(engine, "differentiated") and engine.differentiated(x):
+        backs = _backs(plans, shape[batch], kind)
+        if None in backs:
+            engine = _with_autograd(x, backend, kind)
+            backs = (None,) * len(plans)
+    ready = Prepared(engine, x, tuple(plans), names, kind, out, to, threads, in_place, backs)
     if out is not None:
         _check_out(ready, shape, dtype)
     return ready
+
+
+def _backs(plans: list[Plan], rows: int, kind: str) -> tuple[Plan | None, ...]:
+    """The plans of the gradients, None for one that there is not."""
+    if kind == "valid":  # the larger of two numbers, and no sum
+        return (None,) * len(plans)
+    sources = (rows, *(plan.n for plan in plans))
+    return tuple(adjoint_of(plan) if plan.n == n else None for plan, n in zip(plans, sources, strict=False))
+
+
+def _with_autograd(x: Any, backend: str | None, kind: str) -> Any:
+    """The backend made of torch's own operations, for gradients that are no mixing by a plan."""
+    why = "the larger of two numbers is kept" if kind == "valid" else "rows give more than they take"
+    if backend is not None:
+        raise MixValueError(
+            f"backend={backend!r} on a tensor that requires gradients: the gradient of this plan is no mixing by a "
+            f'plan ({why}); backend="torch" has it, and so has a draw with per="batch"'
+        )
+    _say(f"a mix that requires gradients goes to plain torch operations: its gradient is no mixing by a plan ({why})")
+    return backend_for(x, "torch")
+
+
+@cache
+def _say(what: str) -> None:
+    """Log it, once in a process."""
+    logging.getLogger("mixops").info(what)
 
 
 def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
@@ -317,24 +356,8 @@ def _check_out(ready: Prepared, shape: tuple[int, ...], dtype: str) -> None:
     if ready.in_place:
         refuse = getattr(engine, "check_in_place", None)
         for plan in ready.plans:
-            _check_in_place(plan, shape[batch])
+            check_stays(plan, shape[batch])
             if refuse is not None:
                 refuse(plan)
     elif share_memory(x, out):
         raise MixValueError("out overlaps x without being x: give an array of its own, or out=x to mix in place")
-
-
-def _check_in_place(plan: Plan, rows: int) -> None:
-    if plan.n != rows or not is_ascending(plan.base):
-        raise MixValueError(
-            "out=x: this plan moves rows, and in place every row must stay: give out= an array of its own"
-        )
-    if plan.k == 1:
-        return
-    facts = plan.facts
-    several = (facts.used & (plan.partner >= 0) & (plan.partner != facts.donor[:, None])).any(1)
-    if several.any():
-        row = int(np.argmax(several))
-        raise MixValueError(
-            f"out=x: row {row} has several donors, and in place it may have one: give out= an array of its own"
-        )

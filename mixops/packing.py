@@ -89,7 +89,7 @@ def pack(plan: Plan, form: Packing, words: np.ndarray, rows: np.ndarray | None =
 
     Args:
         plan: the plan.
-        form: ``Packing.of`` it.
+        form: ``Packing.of`` it, or one with room for more fills and what goes with them, and for donors elsewhere.
         words: (form.words or more,) int32.
         rows: (n,) which row each becomes, -1 for none; None: the first the first, and so on.
     """
@@ -108,13 +108,13 @@ def pack(plan: Plan, form: Packing, words: np.ndarray, rows: np.ndarray | None =
             patches[..., 2:at] = plan.box[..., 0::2] | plan.box[..., 1::2] << 16
         if form.shift:
             patches[..., at:] = plan.donor[..., 0::2] - plan.box[..., 0::2]
-    if form.fills:
+    if form.fills and plan.has_fills:
         pack_fills(plan.fills, form, words[n * form.record : form.words])
 
 
 def pack_fills(fills: Fills, form: Packing, words: np.ndarray) -> None:
-    """Write a table of fills into the (form.fills * form.fill,) words that follow the rows."""
-    table = words.reshape(form.fills, form.fill)
+    """Write a table of fills into the (form.fills * form.fill,) words that follow the rows; the rest stays as it is."""
+    table = words.reshape(form.fills, form.fill)[: len(fills)]
     table[:, : form.values] = fills.value.view(np.int32)
     if form.noise:
         table[:, form.values] = fills.noise

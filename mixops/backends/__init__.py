@@ -52,11 +52,11 @@ def backend_for(x: Any, name: str | None = None) -> Any:
         _check_tensors(tensors, on_cpu, name)
     if name is None:
         if tensors:
-            plain = not traced() and not any(t.requires_grad for t in tensors)
-            if plain and on_cpu:
+            name = "torch"
+            if on_cpu and not traced() and not any(t.requires_grad for t in tensors):
                 name = "cpu"
-            else:
-                name = "cuda" if plain and all(t.is_cuda for t in tensors) and _kernel_for(one) else "torch"
+            elif not traced() and all(t.is_cuda for t in tensors) and _kernel_for(one):
+                name = "cuda"
         elif isinstance(one, np.ndarray):
             name = "cpu"
         else:

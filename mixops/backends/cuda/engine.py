@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import MixTypeError, MixValueError
-from ...exchange import exchanges
+from ...exchange import check_exchanges, exchanges
 from ...layout import parse_layout
 from ...output import Output
 from ...packing import Packing, pack
@@ -21,13 +22,26 @@ from . import driver
 from .again import remember
 from .available import reason
 from .form import TYPES
+from .gradient import differentiated, mixed
 from .recipe import MOST, Recipe, Task, recipe_for
 
 if TYPE_CHECKING:
     from ...execute import Job
     from ...plan import Plan
 
-__all__ = ["check_device", "check_in_place", "check_out", "dtype_name", "laid_out", "launch", "run"]
+__all__ = [
+    "check_device",
+    "check_in_place",
+    "check_out",
+    "differentiated",
+    "dtype_name",
+    "laid_out",
+    "launch",
+    "new",
+    "run",
+    "takes",
+    "with_dense_rows",
+]
 
 
 def check_device(x: Tensor) -> None:
@@ -43,23 +57,24 @@ def check_device(x: Tensor) -> None:
 
 def check_in_place(plan: Plan) -> None:
     """Raise unless every row of the plan can be overwritten while others read it."""
-    if exchanges(plan) is None:
-        raise MixValueError(
-            "out=x on a GPU: rows must exchange two by two there (pairing='flip'), and this plan moves rows in longer "
-            "ways or from another place: give out= an array of its own"
-        )
+    check_exchanges(plan)
 
 
 def run(job: Job) -> Tensor:
     """Launch the kernel; what it has no form for goes to plain torch operations."""
     at = job.names.index("b")
     x = job.x if isinstance(job.x, Tensor) else torch.stack(list(job.x), at)
-    if not takes(x, at) or x.requires_grad:
+    if job.back is not None:
+        return mixed(x, job, run)
+    if driver.current().capturing(x.device):
+        raise MixValueError(
+            "mix by a Plan while a CUDA graph is captured: its numbers would be frozen in the graph. Make a "
+            "mixops.DevicePlan of it before the capture, mix by that, and write the next plan into it for each replay"
+        )
+    if not takes(x, at):
         return torch_.run(job)
-    dense = _order(x, at) is not None
-    if not dense:  # its rows are copied, and then nothing that is read is overwritten
-        x = x.movedim(at, 0).contiguous().movedim(0, at)
-    plan, in_place = job.plan, job.in_place and dense
+    source, x = x, with_dense_rows(x, at)
+    plan, in_place = job.plan, job.in_place and x is source  # of rows that were copied none is overwritten
     moved = exchanges(plan) if in_place else None
     if moved is not None:
         plan = plan[np.maximum(moved, 0)]
@@ -70,6 +85,11 @@ def run(job: Job) -> Tensor:
         _send(made, plan, packing, moved, x, out)
         remember(job, made, packing, x, out, moved)
     return out
+
+
+def with_dense_rows(x: Tensor, at: int) -> Tensor:
+    """The tensor itself if the elements of a row lie together, else a copy where they do."""
+    return x if _order(x, at) is not None else x.movedim(at, 0).contiguous().movedim(0, at)
 
 
 def takes(x: Tensor, at: int) -> bool:
@@ -161,7 +181,7 @@ def launch(made: Recipe, arguments: np.ndarray, x: Tensor, out: Tensor, words: T
         words: the plan, where it does not lie among the arguments.
     """
     chip = driver.current()
-    factors = None if made.factors is None else torch.from_numpy(made.factors).to(x.device)
+    factors = None if made.factors is None else _factors(made, x.device)
     row = arguments[0]
     row["x"], row["out"] = x.data_ptr(), out.data_ptr()
     if words is not None:
@@ -169,6 +189,13 @@ def launch(made: Recipe, arguments: np.ndarray, x: Tensor, out: Tensor, words: T
     if factors is not None:
         row["factors"] = factors.data_ptr()
     chip.launch(chip.kernel(made.form, x.device), made.grid, made.block, arguments, (x, words, factors), out)
+
+
+@lru_cache(maxsize=64)
+def _factors(made: Recipe, device: torch.device) -> Tensor:
+    """Scales and shifts on the device: sent once, so that no launch waits and a launch in a CUDA graph finds them."""
+    assert made.factors is not None
+    return torch.from_numpy(made.factors).to(device)
 
 
 def _order(x: Tensor, at: int) -> tuple[int, ...] | None:
