@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,27 @@ settings.load_profile("mixops")
 
 @dataclass(frozen=True)
 class Engine:
-    """A backend with the kind of array it runs on."""
+    """A backend with the kind of array it runs on.
+
+    Args:
+        name: of the engine, for the names of tests.
+        backend: what mix is asked for.
+        array: makes such an array of a NumPy array, with its values and strides.
+        numpy: makes a NumPy array of one.
+        within: what a mix runs inside of.
+        exchanges: in place, rows exchange two by two or not at all.
+    """
 
     name: str
     backend: str
     array: Callable[[np.ndarray], Any]
     numpy: Callable[[Any], np.ndarray]
+    within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    exchanges: bool = False
 
     def mix(self, x: Any, plan: Any, layout: str, kind: str = "continuous", **options: Any) -> Any:
-        return mx.mix(x, plan, layout, kind, backend=self.backend, **options)
+        with self.within():
+            return mx.mix(x, plan, layout, kind, **({"backend": self.backend} | options))
 
 
 def to_torch(x: np.ndarray) -> torch.Tensor:
@@ -55,11 +68,19 @@ def _same(x: Any) -> Any:
     return x
 
 
+def on_the_host() -> AbstractContextManager[Any]:
+    """backend="cuda" takes CPU tensors: the kernel is compiled by g++ and run thread by thread."""
+    from host_chip import on_the_host
+
+    return on_the_host()
+
+
 ENGINES = [
     Engine("reference", "reference", _same, _same),
     Engine("cpu", "cpu", _same, _same),
     Engine("cpu-tensor", "cpu", to_torch, from_torch),
     Engine("torch", "torch", to_torch, from_torch),
+    Engine("cuda-host", "cuda", to_torch, from_torch, on_the_host, exchanges=True),
 ]
 
 

@@ -1,7 +1,7 @@
 """The CUDA kernel on the CPU: the same mix.cu, compiled by g++ with a few words of CUDA defined, run thread by thread.
 
-What it reads and writes is watched: an access beside the tensors of a launch, or one that is not aligned as the chip
-asks, fails the launch.
+What it reads and writes is watched: an access beside the tensors of a launch, one that is not aligned as the chip asks,
+and one to a byte that another thread writes fail the launch.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SHIM = Path(__file__).parent / "shim" / "chip.h"
 #: No contraction into fused products that the source does not ask for; unions and pointers as the chip sees them.
 FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w")
 LOOP = """
-extern "C" void run(const void *arguments, unsigned gx, unsigned gy, unsigned block, const Span *read, Span written,
-                    long long *faults) {
+extern "C" unsigned long long run(const void *arguments, unsigned gx, unsigned gy, unsigned block, Region *given,
+                                  Faults *found) {
     const Mix &p = *(const Mix *)arguments;
-    for (int i = 0; i < 4; i++) readable[i] = read[i];
-    writable[0] = written;
-    outside = crooked = 0;
+    regions = given;
+    faults = {};
+    thread_number = 0;
     gridDim = {gx, gy, 1};
     blockDim = {block, 1, 1};
     for (unsigned y = 0; y < gy; y++)
@@ -41,23 +41,42 @@ extern "C" void run(const void *arguments, unsigned gx, unsigned gy, unsigned bl
             for (unsigned t = 0; t < block; t++) {
                 blockIdx = {x, y, 0};
                 threadIdx = {t, 0, 0};
+                thread_number++;
                 mix(p);
             }
-    faults[0] = outside;
-    faults[1] = crooked;
-    faults[2] = sizeof(Mix);
+    *found = faults;
+    return sizeof(Mix);
 }
 """
+_REGION = np.dtype([(name, "i8") for name in ("begin", "end", "touches", "read", "written")])
+_TOUCH = np.dtype([("reader", "i4"), ("writer", "i4")])
+_FAULTS = ("beside the tensors", "not aligned", "to bytes of another thread", "past the caches to what is written")
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What was asked of the driver."""
+    """What was asked of the driver, and what the kernel did.
+
+    Args:
+        form: of the kernel.
+        grid: blocks.
+        block: threads of each.
+        arguments: its parameters.
+        source: for each byte that the source reaches over, the thread that read it and the one that wrote it: 0 for
+            none, -1 for several.
+        result: the same for the result; the very array of the source in place.
+        read: bytes of the source that were read, counting each time.
+        written: bytes that were written, counting each time.
+    """
 
     form: Form
     grid: tuple[int, int]
     block: int
     arguments: np.ndarray
+    source: np.ndarray
+    result: np.ndarray
+    read: int
+    written: int
 
 
 @cache
@@ -90,7 +109,9 @@ def compiled(form: Form) -> Any:
         done = subprocess.run(command, input=text(form) + LOOP, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:3000]
         part.replace(built)
-    return ctypes.CDLL(str(built)).run
+    run = ctypes.CDLL(str(built)).run
+    run.restype = ctypes.c_ulonglong
+    return run
 
 
 def _span(tensor: torch.Tensor | None) -> tuple[int, int]:
@@ -128,30 +149,30 @@ class HostChip:
         read: tuple[torch.Tensor | None, ...],
         written: torch.Tensor,
     ) -> None:
-        self.launches.append(Launch(kernel, grid, block, arguments))
-        spans = np.zeros((4, 2), np.uint64)
-        for i, tensor in enumerate((*read, written)):
-            spans[i] = _span(tensor)
-        faults = np.zeros(3, np.int64)
-        run = compiled(kernel)
-
-        class Span(ctypes.Structure):
-            _fields_ = (("begin", ctypes.c_uint64), ("end", ctypes.c_uint64))
-
-        run(
+        run, x = compiled(kernel), read[0]
+        assert x is not None
+        in_place = x.data_ptr() == written.data_ptr()
+        regions = np.zeros(4, _REGION)
+        for region, tensor in zip(regions, (x, written, *read[1:]), strict=True):
+            region["begin"], region["end"] = _span(tensor)
+        source = np.zeros(regions["end"][0] - regions["begin"][0], _TOUCH)
+        result = source if in_place else np.zeros(regions["end"][1] - regions["begin"][1], _TOUCH)
+        regions["touches"][:2] = source.ctypes.data, result.ctypes.data
+        faults = np.zeros(len(_FAULTS), np.int64)
+        size = run(
             ctypes.c_void_p(arguments.ctypes.data),
             ctypes.c_uint(grid[0]),
             ctypes.c_uint(grid[1]),
             ctypes.c_uint(block),
-            ctypes.c_void_p(spans.ctypes.data),
-            Span(*_span(written)),
+            ctypes.c_void_p(regions.ctypes.data),
             ctypes.c_void_p(faults.ctypes.data),
         )
-        outside, crooked, size = faults.tolist()
-        written_here = arguments.dtype.itemsize
-        assert size == written_here, f"struct Mix is {size} bytes, the host wrote {written_here}"
-        assert not crooked, f"{crooked} accesses that are not aligned: {kernel}"
-        assert not outside, f"{outside} accesses beside the tensors: {kernel}"
+        sent = arguments.dtype.itemsize
+        assert size == sent, f"struct Mix is {size} bytes, the host wrote {sent}"
+        for count, what in zip(faults.tolist(), _FAULTS, strict=True):
+            assert not count, f"{count} accesses {what}: {kernel}"
+        traffic = int(regions["read"][:2].sum()), int(regions["written"][:2].sum())
+        self.launches.append(Launch(kernel, grid, block, arguments, source, result, *traffic))
 
 
 @contextmanager

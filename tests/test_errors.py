@@ -22,6 +22,7 @@ def rng() -> np.random.Generator:
 
 
 MIXUP = mx.Mixup().draw(rng(), mx.Spec(4), lam=0.37, partner=[1, 2, 3, 0])
+PAIRS = mx.Mixup().draw(rng(), mx.Spec(4), lam=0.37, partner=[3, 2, 1, 0])
 CUTMIX = mx.CutMix().draw(rng(), mx.Spec(4, (6, 5)), box=[1, 3, 1, 4], partner=[1, 2, 3, 0])
 CUTOUT = mx.Cutout(3, fill=(1, 2, 3)).draw(rng(), mx.Spec(4, (6, 5)))
 TWO_DONORS = mx.Plan(
@@ -109,7 +110,7 @@ def test_a_bad_mix_is_a_clear_error_and_writes_nothing(engine: Engine, bad: str)
         x = engine.array(work)
         more = {"out": x if given_out == "in place" else engine.array(out)} if given_out else {}
         with pytest.raises(mx.MixError) as caught:
-            mx.mix(x, plan, layout, **({"backend": engine.backend} | options | more))
+            engine.mix(x, plan, layout, **options, **more)
         check(caught.value, words)
         np.testing.assert_array_equal(work, array)
         assert (out == 7).all()
@@ -181,9 +182,9 @@ def test_out_that_overlaps_its_source_otherwise_is_refused(engine: Engine) -> No
         (TWO_DONORS, ["several donors", "out="]),
         (MIXUP[[1, 0, 2, 3]], ["moves rows", "out="]),
         (MIXUP[:3], ["moves rows", "out="]),
-        (mx.PlanSequence((MIXUP, TWO_DONORS)), ["several donors"]),
-        (mx.PlanSequence((CUTMIX, MIXUP[[1, 0, 2, 3]])), ["moves rows"]),
-        (mx.PlanSequence((MIXUP, CUTMIX.rescaled((12, 10)))), ["extent"]),
+        (mx.PlanSequence((PAIRS, TWO_DONORS)), ["several donors"]),
+        (mx.PlanSequence((PAIRS, MIXUP[[1, 0, 2, 3]])), ["moves rows"]),
+        (mx.PlanSequence((PAIRS, CUTMIX.rescaled((12, 10)))), ["extent"]),
     ],
 )
 def test_in_place_refuses_what_needs_more_than_one_row_kept(engine: Engine, plan: Any, words: list[str]) -> None:
