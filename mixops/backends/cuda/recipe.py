@@ -23,6 +23,8 @@ WORDS = (256, 1024, 4096, 7936)
 #: Elements of a row, so that they can be numbered in 31 bits.
 MOST = (1 << 31) - 1
 BLOCK = 256
+#: Elements of a thread: more of them take so many registers that few threads run at a time.
+_WIDEST = 48
 _SIZES = {
     name: 8 if name.endswith("64") else 4 if name.endswith("32") else 2 if name.endswith("16") else 1 for name in TYPES
 }
@@ -235,6 +237,8 @@ def _way(task: Task) -> tuple[str, int, int, int]:
     if channels <= 4 and all(strides[i] == dense[i] // channels * to_size for i in outer):
         pixels, plane = elements // channels, strides[last]
         for p in powers:
+            if p * channels > _WIDEST:
+                continue
             if pixels % p == 0 and fits(p, p * channels, p, out_step=plane):
                 return "PLANES", channels, p * channels, pixels // p
     first, *rest = real
