@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from . import presets
+from .device_plan import DevicePlan
 from .errors import MixError, MixTypeError, MixValueError
 from .execute import mix, preload
 from .fields import Field, Fields, Labels, evidence_of, mix_batch, spec_of
@@ -47,6 +48,7 @@ __all__ = [
     "CutMix",
     "Cutoff",
     "Cutout",
+    "DevicePlan",
     "Field",
     "Fields",
     "Fill",

@@ -78,10 +78,10 @@ class DevicePlan:
         self.in_place, self.gradients = bool(in_place), bool(gradients)
         self.n, self.shape = plan.n, plan.shape
         self.packing = self._room(plan)
-        #: What has been mixed by it and asks something of later plans: arrays whose values cannot be averaged, and
-        #: bytes, which take fills from 0 to 255.
+        #: What has been mixed by it and asks something of later plans: arrays whose values cannot be averaged, ids that
+        #: take no fills, and bytes, which take fills from 0 to 255.
         self.pastes: str | None = None
-        self.bytes = False
+        self.ids = self.bytes = False
         self.text = self._text()
         fitted = self._fitted(plan)
         self.words = _memory(self.sections * self.packing.words, device)
@@ -119,13 +119,11 @@ class DevicePlan:
             if self.blends:
                 raise MixTypeError(f"{kind} {dtype} array with a plan that blends: {_PASTE}")
             self.pastes = f"{kind} {dtype}"
-        if kind != "continuous" or not self.packing.fills:
-            return
-        if not plain and self.paints:
-            raise MixTypeError(
-                f'continuous {dtype} array with a plan that paints: ids take no fills; use kind="discrete"'
-            )
-        if dtype == "uint8":
+        if kind == "continuous" and not plain:
+            if self.paints:
+                raise MixTypeError(f"continuous {dtype} array with {_PAINTS}")
+            self.ids = True
+        if kind == "continuous" and dtype == "uint8":
             if self.beyond:
                 raise MixValueError(f"uint8 array with {_BEYOND}")
             self.bytes = True
@@ -174,6 +172,8 @@ class DevicePlan:
             raise MixValueError("DevicePlan: donor and box differ in size, and resampling is not there yet")
         if self.pastes is not None and _blends(plan):
             raise MixTypeError(f"DevicePlan that mixes a {self.pastes} array, with a plan that blends: {_PASTE}")
+        if self.ids and plan.facts.paints:
+            raise MixTypeError(f"DevicePlan that mixes a {self.pastes} array, with {_PAINTS}")
         if self.bytes and _beyond(plan):
             raise MixValueError(f"DevicePlan that mixes a uint8 array, with {_BEYOND}")
         plan = plan.padded(held.k)
@@ -212,6 +212,7 @@ class DevicePlan:
 
 _PASTE = "ids and class masks cannot be averaged; paste (CutMix), and take a DevicePlan of its own for what blends"
 _BEYOND = "a plan whose fills lie beyond 0 to 255: expected fills in units of the bytes"
+_PAINTS = 'a plan that paints: ids take no fills, and kind="discrete" leaves them out'
 _NOTHING = Fills.of(0.0)
 
 

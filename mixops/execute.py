@@ -12,6 +12,8 @@ import numpy as np
 from .adjoint import adjoint_of
 from .backends import (
     backend_for,
+    held_mix,
+    is_tensor,
     launched_again,
     load_kernels,
     pasted_tokens,
@@ -21,11 +23,12 @@ from .backends import (
     traced,
     untraced,
 )
+from .device_plan import DevicePlan
 from .dlpack import Loan, is_foreign
 from .errors import MixTypeError, MixValueError
 from .exchange import check_stays
 from .fills import Fills
-from .layout import BOX_AXES, check_rank, parse_layout
+from .layout import check_box_axes, check_rank, parse_layout
 from .output import Output
 from .plan import Plan
 from .sequence import PlanSequence
@@ -63,7 +66,7 @@ class Job:
 
 def mix(
     x: Any,
-    plan: Plan | PlanSequence,
+    plan: Plan | PlanSequence | DevicePlan,
     layout: str,
     kind: str = "continuous",
     *,
@@ -79,7 +82,8 @@ def mix(
         x: the source rows: a NumPy array, a torch tensor, an array that another library has on a GPU (CuPy, JAX), or a
             list of equally sized samples of these; read only if you like. float64/32/16, bfloat16 and uint8 blend; any
             dtype pastes.
-        plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``).
+        plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``). A DevicePlan is for
+            launches that are recorded: CUDA graphs and torch.compile.
         layout: axis names, "b c h w". The plan's axes are found by name: t, or h and w, or t, h and w.
         kind: "continuous" (values blend), "discrete" (ids, class masks: patches paste, a blend is an error) or
             "valid" (attention masks: own OR donor inside a patch).
@@ -109,6 +113,9 @@ def mix(
         loan = Loan(x, out)
         options: dict[str, Any] = {"fill": fill, "to": to, "threads": threads, "backend": backend}
         return loan.settled(mix(loan.x, plan, layout, kind, out=loan.out, **options))
+    if isinstance(plan, DevicePlan):
+        _check_held(x, kind, fill, backend)
+        return held_mix(x, plan, layout, kind, to, out)
     do = untraced(_mixed) if traced() else _mixed
     return do(x, plan, layout, kind, fill=fill, out=out, to=to, threads=threads, backend=backend)
 
@@ -186,8 +193,7 @@ def prepare(
     names = parse_layout(layout)
     shape = shape_of(x, names)
     check_rank(names, len(shape))
-    if kind not in KINDS:
-        raise MixValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
+    _check_kind(kind)
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise MixValueError(f"threads={threads!r}: expected a whole number of 1 or more")
     engine = backend_for(x, backend)
@@ -219,6 +225,26 @@ def prepare(
     return ready
 
 
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise MixValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
+
+
+def _check_held(x: Any, kind: str, fill: Any, backend: str | None) -> None:
+    """What is asked of a mix by a DevicePlan before anything else."""
+    _check_kind(kind)
+    if fill is not None:
+        raise MixValueError("fill= with a DevicePlan: its fills were sent with it; give them to its operator")
+    if backend not in (None, "cuda"):
+        raise MixValueError(
+            f"backend={backend!r} with a DevicePlan: only the CUDA kernel reads it; leave backend= away"
+        )
+    if not is_tensor(x):
+        raise MixTypeError(
+            f"{type(x).__name__} with a DevicePlan: expected an array on its device; mix others by the Plan itself"
+        )
+
+
 def _backs(plans: list[Plan], rows: int, kind: str) -> tuple[Plan | None, ...]:
     """The plans of the gradients, None for one that there is not."""
     if kind == "valid":  # the larger of two numbers, and no sum
@@ -246,17 +272,7 @@ def _say(what: str) -> None:
 
 
 def _check_axes(plan: Plan, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
-    for axis, extent in zip(BOX_AXES[plan.rank], plan.shape, strict=True):
-        if axis not in names:
-            raise MixValueError(
-                f'layout "{" ".join(names)}" has no axis {axis!r}: the plan has boxes on '
-                f"{BOX_AXES[plan.rank]} = {plan.shape}"
-            )
-        if shape[names.index(axis)] != extent:
-            raise MixValueError(
-                f"axis {axis!r} has extent {shape[names.index(axis)]}, the plan was drawn for {extent}: draw it with "
-                "Spec.like(x, layout), or use plan.rescaled(...)"
-            )
+    check_box_axes(plan.shape, names, shape)
     if plan.facts.resized is not None:
         row = int(np.argwhere(plan.facts.resized)[0][0])
         raise MixValueError(

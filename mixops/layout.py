@@ -50,6 +50,21 @@ def check_rank(names: tuple[str, ...], ndim: int) -> None:
         )
 
 
+def check_box_axes(plan_shape: tuple[int, ...], names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    """Raise unless an array of these axes and extents has those that boxes on ``plan_shape`` are measured on."""
+    for axis, extent in zip(BOX_AXES[len(plan_shape)], plan_shape, strict=True):
+        if axis not in names:
+            raise MixValueError(
+                f'layout "{" ".join(names)}" has no axis {axis!r}: the plan has boxes on '
+                f"{BOX_AXES[len(plan_shape)]} = {plan_shape}"
+            )
+        if shape[names.index(axis)] != extent:
+            raise MixValueError(
+                f"axis {axis!r} has extent {shape[names.index(axis)]}, the plan was drawn for {extent}: draw it with "
+                "Spec.like(x, layout), or use plan.rescaled(...)"
+            )
+
+
 def check_extents(owner: str, shape: Any) -> tuple[int, ...]:
     """At most three extents as ints, each 1 or more and within int32, or a MixError that names the owner."""
     try:

@@ -19,6 +19,7 @@ from .tokens import pasted as pasted_tokens
 
 __all__ = [
     "backend_for",
+    "held_mix",
     "is_tensor",
     "launched_again",
     "load_kernels",
@@ -111,6 +112,13 @@ def launched_again(x: Any, plan: Any, layout: str, kind: str, options: dict[str,
     if options["backend"] not in (None, "cuda") or options["fill"] is not None or not (out is None or in_place):
         return None
     return again.repeated(x, plan, layout, kind, to, in_place)
+
+
+def held_mix(x: Any, plan: Any, layout: str, kind: str, to: Any, out: Any) -> Any:
+    """A mix of a tensor by a DevicePlan; torch.compile traces it."""
+    from .cuda.library import mixed
+
+    return mixed(x, plan, layout, kind, to, out)
 
 
 def load_kernels() -> None:

@@ -200,7 +200,7 @@ def _factors(made: Recipe, device: torch.device) -> Tensor:
 
 def _order(x: Tensor, at: int) -> tuple[int, ...] | None:
     """The axes of a row from the outermost in memory to the innermost; None if its elements do not lie together."""
-    shape, strides = tuple(x.shape), x.stride()
+    shape, strides = tuple(map(int, x.shape)), tuple(map(int, x.stride()))  # torch.compile's numbers are symbols
     if not x.numel():  # there is nothing to lie together, and strides say nothing
         return tuple(range(len(shape) - 1))
     return dense_order(shape[:at] + shape[at + 1 :], strides[:at] + strides[at + 1 :], 1)
