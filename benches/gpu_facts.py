@@ -21,14 +21,12 @@ def state(device: torch.device) -> dict[str, str]:
     command = shutil.which("nvidia-smi")
     if command is None or device.type != "cuda":
         return {}
-    uuid = str(torch.cuda.get_device_properties(device).uuid)
-    words = [
-        command,
-        f"--id=GPU-{uuid.removeprefix('GPU-')}",
-        f"--query-gpu={','.join(ASKED)}",
-        "--format=csv,noheader",
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    uuid = str(torch.cuda.get_device_properties(device).uuid).removeprefix("GPU-")
+    words = [command, f"--id=GPU-{uuid}", f"--query-gpu={','.join(ASKED)}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    except subprocess.TimeoutExpired:
+        return {}
     values = [value.strip() for value in done.stdout.strip().split(",")]
     return dict(zip(ASKED, values, strict=True)) if done.returncode == 0 and len(values) == len(ASKED) else {}
 

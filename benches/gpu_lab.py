@@ -33,7 +33,8 @@ class Lab:
         odd: the same of images whose rows are no multiple of 16 bytes.
         small: the same of small images.
         hidden: (b, t, d) of hidden states.
-        tokens: (b, t) of ids.
+        tokens: (b, t) of ids whose spans are mixed.
+        edits: (b, t) of ids that are edited one by one.
         draws: plans a row goes through.
         rotated: bytes that the inputs of a row take together.
     """
@@ -44,7 +45,8 @@ class Lab:
     odd: tuple[int, int] = (256, 299)
     small: tuple[int, int] = (64, 32)
     hidden: tuple[int, int, int] = (128, 512, 768)
-    tokens: tuple[int, int] = (16384, 512)
+    tokens: tuple[int, int] = (1024, 8192)
+    edits: tuple[int, int] = (8192, 512)
     draws: int = 8
     rotated: int = 512 << 20
 
@@ -69,9 +71,9 @@ class Lab:
         """Random hidden states."""
         return self.many(partial(self._random, self.hidden, dtype))
 
-    def ids(self) -> list[torch.Tensor]:
+    def ids(self, shape: tuple[int, int]) -> list[torch.Tensor]:
         """Random ids of tokens."""
-        return self.many(lambda: torch.randint(30_000, self.tokens, device=self.device))
+        return self.many(lambda: torch.randint(30_000, shape, device=self.device))
 
     def plans(self, op: mx.Operator, spec: mx.Spec, **evidence: np.ndarray) -> list[mx.Plan]:
         """Plan k as the generator of seed k draws it."""

@@ -48,9 +48,8 @@ IDS: dict[str, mx.Operator] = {
     "SpanMix": mx.SpanMix(0.1),
     "SSMix": mx.SSMix(0.1),
     "Cutoff": mx.Cutoff(0.1, "span"),
-    "TokenSwap": mx.TokenSwap(0.05),
-    "TokenDelete": mx.TokenDelete(0.05),
 }
+EDITS: dict[str, mx.Operator] = {"TokenSwap": mx.TokenSwap(0.05), "TokenDelete": mx.TokenDelete(0.05)}
 #: Draws of a row on tokens: plans of many patches take the host a while.
 FEW = 2
 
@@ -89,11 +88,24 @@ def states(lab: Lab) -> GpuRow:
 
 
 def ids(lab: Lab) -> GpuRow:
-    """On ids, whose rows are short and many: the plans lie in the memory of the device."""
-    work = Work(lab.ids(), "b t", "discrete", fill=0)
+    """On ids of which spans are mixed."""
+    work = Work(lab.ids(lab.tokens), "b t", "discrete", fill=0)
     plans = {name: _few(op, mx.Spec(lab.tokens[0], lab.tokens[1:])) for name, op in IDS.items()}
-    title = f"every operator that draws on ids of tokens, int64, out of place, {lab.tokens}"
-    return _row(lab, "operators-ids", title, work, plans, "copy", lab.tokens[0], FEW, placed=True)
+    title = f"every operator that draws spans of ids, int64, out of place, {lab.tokens}"
+    return _row(lab, "operators-ids", title, work, plans, "copy", lab.tokens[0], FEW)
+
+
+def edits(lab: Lab) -> GpuRow:
+    """On ids that are edited one by one: dozens of patches a row, so that plans travel apart from the launch."""
+    work = Work(lab.ids(lab.edits), "b t", "discrete", fill=0)
+    plans = {name: _few(op, mx.Spec(lab.edits[0], lab.edits[1:])) for name, op in EDITS.items()}
+    swaps = plans["TokenSwap"]
+    placed = [mx.DevicePlan(plan, lab.device) for plan in swaps]
+    there = "TokenSwap, DevicePlan"
+    moved = Offer(there, partial(replace(work, fill=None).ours, placed), swaps, True)
+    title = f"every operator that edits ids, int64, out of place, {lab.edits}"
+    note = f"a plan of TokenSwap takes {4 * placed[0].packing.words / 1e6:.3g} MB"
+    return _row(lab, "operators-edits", title, work, plans, "copy", lab.edits[0], FEW, more=[moved], notes=[note])
 
 
 def _few(op: mx.Operator, spec: mx.Spec) -> list[Any]:
@@ -111,25 +123,25 @@ def _row(
     rows: int,
     draws: int,
     *,
-    placed: bool = False,
     layouts: Mapping[str, str] = MappingProxyType({}),
+    more: Sequence[Offer] = (),
+    notes: Sequence[str] = (),
 ) -> GpuRow:
     """All of them in turn; each is held to its plans, and compared with one."""
-    lying = (
-        {who: [mx.DevicePlan(plan, lab.device) for plan in drawn] for who, drawn in plans.items()} if placed else plans
-    )
     offers = []
     for who, drawn in plans.items():
         own = replace(work, layout=layouts[who]) if who in layouts else work
-        offers.append(Offer(who, partial(own.ours, lying[who]), drawn, True, work=own))
-    more = ", ".join(f"{who} {donors(drawn, work.result / rows):.3g}" for who, drawn in plans.items())
-    notes = ["bytes count each input and each result once", f"donors, MB more a call: {more}"]
-    ratios = [Ratio(base, who, at_least=SHARE) for who in plans if who != base]
-    return row(lab, name, title, work, offers, ratios, moved=2.0 * work.result, notes=notes, draws=draws)
+        offers.append(Offer(who, partial(own.ours, drawn), drawn, True, work=own))
+    besides = ", ".join(f"{who} {donors(drawn, work.result / rows):.3g}" for who, drawn in plans.items())
+    told = ["bytes count each input and each result once", f"donors, MB more a call: {besides}", *notes]
+    offers += more
+    ratios = [Ratio(base, offer.name, at_least=SHARE) for offer in offers if offer.name != base]
+    return row(lab, name, title, work, offers, ratios, moved=2.0 * work.result, notes=told, draws=draws)
 
 
 ROWS: dict[str, Callable[[Lab], GpuRow]] = {
     "operators-images": images,
     "operators-states": states,
     "operators-ids": ids,
+    "operators-edits": edits,
 }

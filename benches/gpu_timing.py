@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -150,6 +150,8 @@ class DeviceCopy:
 def measure(row: GpuRow, rounds: int, clock: Clock, device: torch.device, rotated: int) -> dict[str, Any]:
     """Call every contender of a row for the first time, hold it to the reference, warm it up, and time it.
 
+    A peer that cannot be called here, as no compiler is there for it, say, is left out with a note.
+
     Args:
         row: what to time.
         rounds: times each contender is timed, 1 or more.
@@ -163,14 +165,26 @@ def measure(row: GpuRow, rounds: int, clock: Clock, device: torch.device, rotate
     Raises:
         ValueError: if a contender's result is further from what it should be than the row tolerates.
     """
-    steps: dict[str, Callable[[int, int], Any]] = {
-        c.name: lambda t, k, c=c: c.step(row.inputs[t % len(row.inputs)], k)  # type: ignore[misc]
-        for c in row.contenders
-    }
-    first = {}
-    for name, step in steps.items():  # plans of one row may take several kernels
+    steps: dict[str, Callable[[int, int], Any]] = {}
+    first: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for c in row.contenders:
+        step = lambda t, k, c=c: c.step(row.inputs[t % len(row.inputs)], k)  # type: ignore[misc]  # noqa: E731
         calls = [lambda step=step, k=k: step(0, k) for k in range(row.draws)]  # type: ignore[misc]
-        first[name] = _loop(clock, calls) * row.draws
+        try:  # plans of one row may take several kernels, so every draw is gone through
+            first[c.name] = _loop(clock, calls) * row.draws
+        except Exception as error:
+            if c.ours:
+                raise
+            failed[c.name] = f"{c.name} could not be run: {type(error).__name__}: {error}"
+        else:
+            steps[c.name] = step
+    row = replace(
+        row,
+        contenders=[c for c in row.contenders if c.name in steps],
+        ratios=[r for r in row.ratios if not {r.over, r.by} & set(failed)],
+        notes=(*row.notes, *failed.values()),
+    )
     differences = {c.name: c.check() if c.check else None for c in row.contenders}
     for name, off in differences.items():
         if off is not None and not off <= row.tolerance:
