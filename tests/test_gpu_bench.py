@@ -305,6 +305,17 @@ def test_a_peer_that_cannot_be_called_is_left_out_and_ours_is_not() -> None:
         timed(gpu_timing.HostClock(), Contender("ours", broken, True))
 
 
+@pytest.mark.gpu
+def test_the_clock_of_a_gpu_tells_how_long_it_was_busy_and_not_how_long_the_host_took() -> None:
+    clock = gpu_timing.EventClock(torch.device("cuda", torch.cuda.current_device()))
+    took = gpu_timing._device(clock, [lambda: clock.spin(5e-3)] * 4)
+    assert took == pytest.approx(5e-3, rel=0.3)
+    idle = gpu_timing._device(clock, [lambda: time.sleep(1e-4)])
+    assert idle < 1e-3  # the host sleeps while the queue is still full
+    assert gpu_timing._host(clock, [lambda: clock.spin(5e-3)] * 4) < 1e-3
+    assert gpu_timing._loop(clock, [lambda: clock.spin(5e-3)] * 4) == pytest.approx(5e-3, rel=0.3)
+
+
 # -- the one command ---------------------------------------------------------------------------------------------------
 
 
