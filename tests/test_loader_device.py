@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from host_chip import on_the_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lanes import LateLane
@@ -22,6 +23,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import mixops as mx
+import mixops.execute
 
 TO = {"image": mx.Output("b h w c", "float32", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))}
 
@@ -427,3 +429,23 @@ def test_keyed_batches_with_pinning_and_workers_go_through(recwarn: pytest.Warni
     assert same(epochs(mixing(loader, device=lane)), epochs(mixing(plain())))
     assert lane.faults == []
     assert not recwarn.list
+
+
+def test_each_field_is_one_launch_of_the_kernel_tail_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {**FIELDS, "mask": mx.Field("b h w", "discrete")}
+
+    def batches() -> list[Any]:
+        images = [Source().batch(i)["image"] for i in range(3)]
+        return [{"image": x, "mask": x[:, 0], "label": np.arange(4)} for x in images]
+
+    op = mx.CutMix(1.0, per="sample") | mx.Cutout(2)
+    expected = list(MixLoader(batches(), op, fields, 7, to=TO))
+    choose = mixops.execute.backend_for  # a tensor on a GPU is given to the kernel; these are on the CPU
+    monkeypatch.setattr(mixops.execute, "backend_for", lambda x, name=None: choose(x, name or "cuda"))
+    with on_the_host() as chip:
+        got = list(MixLoader(batches(), op, fields, 7, to=TO, device=LateLane()))
+    assert len(chip.launches) == 2 * 3
+    for one, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(one["image"].numpy(), other["image"], rtol=1e-5, atol=1e-6)
+        assert np.array_equal(one["mask"].numpy(), other["mask"])
+        assert np.array_equal(one["label"].numpy(), other["label"])
