@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 import types
 from typing import Any
@@ -94,3 +96,13 @@ def on_a_gpu(patch: pytest.MonkeyPatch, pointer: int = 0) -> None:
     library = types.ModuleType(MODULE)
     library.from_dlpack = lambda tensor: taken(Frame, tensor)  # type: ignore[attr-defined]
     patch.setitem(sys.modules, MODULE, library)
+
+
+def gpu_libraries() -> dict[str, Any]:
+    """The known libraries that are installed and have arrays on a GPU here: what makes an array of a NumPy array."""
+    found = {}
+    if importlib.util.find_spec("cupy") and importlib.import_module("cupy").cuda.is_available():
+        found["cupy"] = importlib.import_module("cupy").asarray
+    if importlib.util.find_spec("jax") and importlib.import_module("jax").default_backend() == "gpu":
+        found["jax"] = importlib.import_module("jax.numpy").asarray
+    return found

@@ -70,6 +70,12 @@ def test_the_kernel_takes_an_array_that_lies_where_kernels_run() -> None:
     np.testing.assert_array_equal(values(mixed), mx.mix(IMAGES, PLAN, "b c h w"))
 
 
+def test_a_plan_on_the_device_mixes_foreign_arrays_too() -> None:
+    with on_the_host():
+        mixed = mx.mix(frame(IMAGES), mx.DevicePlan(PLAN, "cpu"), "b c h w")
+    np.testing.assert_array_equal(values(mixed), mx.mix(IMAGES, PLAN, "b c h w"))
+
+
 def test_normalising_casting_and_layout_happen_on_the_way() -> None:
     x = np.random.default_rng(0).integers(0, 256, (4, 6, 8, 3), np.uint8)
     to = mx.Output("b c h w", "float16", mean=0.5, std=0.25)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from frames import gpu_libraries
 
 import mixops as mx
 
@@ -81,17 +81,11 @@ def test_what_was_lent_may_be_dropped_at_once() -> None:
     assert len(filled) == 8
 
 
-def libraries() -> list[str]:
-    """Those of the known ones that are installed; a library without its GPU half fails its test."""
-    return [name for name in ("cupy", "jax") if importlib.util.find_spec(name)]
-
-
 def test_arrays_of_the_installed_libraries_come_back_as_they_were() -> None:
-    for name in libraries():
-        xp = importlib.import_module("jax.numpy" if name == "jax" else name)
+    for asarray in gpu_libraries().values():
         for dtype in ("float32", "float16", "uint8", "bool"):
             x = IMAGES.astype(dtype) if dtype != "uint8" else (IMAGES * 50 + 128).clip(0, 255).astype(dtype)
-            there = xp.asarray(x)
+            there = asarray(x)
             mixed = mx.mix(there, PLAN, "b c h w")
             assert type(mixed) is type(there)
             back = mixed.get() if hasattr(mixed, "get") else np.asarray(mixed)
