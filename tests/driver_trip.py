@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import mixops as mx
-from mixops.backends.cuda import driver
+from mixops.backends.cuda import available, driver
 from mixops.backends.cuda.compiling import binary
 from mixops.backends.cuda.form import Form
 from mixops.backends.cuda.nvidia import Nvidia
@@ -86,6 +86,7 @@ def main() -> None:
         json.dumps(
             seen
             | {"right": right, "refused": refused, "launches": libcuda.count_launches(), "loads": libcuda.count_loads()}
+            | {"missing": available.missing((9, 0), "13.0")}
         )
     )
 

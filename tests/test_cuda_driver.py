@@ -352,4 +352,5 @@ def test_the_bindings_hand_a_launch_to_the_driver_as_it_was_meant(tmp_path: Path
         "free memory on the GPU, or mix smaller batches",
         "launches": 3,
         "loads": 1,
+        "missing": None,
     }
