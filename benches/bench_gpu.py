@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -67,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench_gpu: {missing}. Nothing was measured.", file=sys.stderr)
         return 2
     device = torch.device("cuda", torch.cuda.current_device())
-    return run(Lab(device, EventClock(device)), given, words)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MIXOPS_CACHE_DIR"] = folder  # what compiling takes is told: nothing is there yet
+        return run(Lab(device, EventClock(device)), given, words)
 
 
 def _missing() -> str | None:
@@ -110,6 +114,8 @@ def run(lab: Lab, given: argparse.Namespace, words: Sequence[str]) -> int:
             failures.append({"name": name, "allocator": ALLOCATOR, "error": f"{type(error).__name__}: {error}"})
             tqdm.write(f"\n{name}: FAILED: {failures[-1]['error']}")
         else:
+            if not lab.clock.gpu:
+                made["notes"].insert(0, NO_GPU)
             shown = {"entry": name, "chapter": chapter, "headline": True, "allocator": ALLOCATOR}
             rows.append(made | shown)
             tqdm.write("\n" + row_text(rows[-1]))

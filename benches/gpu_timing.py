@@ -37,8 +37,8 @@ METHOD = {
     "notes of a row",
     "difference": "largest difference from what the float64 reference makes of the same plan in three rows of the "
     "batch, checked before the timing, in memory that held NaN or 255 before",
-    "first pass": "module load and compilation included, apart from everything else; kernels of mixops come from "
-    "NVRTC, or from the cache on disk if an earlier run left them there",
+    "first pass": "module load and compilation included, apart from everything else; kernels of mixops are "
+    "compiled by NVRTC, as their cache on disk starts empty",
 }
 #: Seconds of the kernel in front of a burst.
 AHEAD = 2e-3

@@ -100,6 +100,7 @@ def test_a_run_without_a_gpu_says_that_it_is_none(tiny: tuple[dict[str, Any], Pa
     written, out = tiny
     assert written["benchmark"].startswith("no GPU")
     assert written["environment"]["gpu"]["name"].startswith("none")
+    assert all(row["notes"][0].startswith("no GPU") for row in written["rows"])
     for page in (out.with_suffix(".md"), out.with_suffix(".html")):
         assert written["environment"]["gpu"]["name"] in page.read_text(encoding="utf-8")
 
@@ -341,7 +342,7 @@ def test_a_step_keeps_its_last_line_and_its_verdict() -> None:
     broken = step("import sys; print('boom'); sys.exit(9)")
     assert (broken.ok, broken.said) == (False, "status 9: boom")
     slow = step("import time; time.sleep(60)", limit=0.3)
-    assert (slow.ok, slow.said) == (False, "took longer than 0 s and was ended")
+    assert (slow.ok, slow.said) == (False, "took longer than 0.3 s and was ended")
 
 
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started() -> None:
@@ -355,6 +356,12 @@ def test_no_tests_found_are_tests_that_were_not_run(tmp_path: Path) -> None:
     (tmp_path / "test_none.py").write_text("")
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(tmp_path)]
     assert gpu_check._run("tests", words, 60).ok is None
+
+
+def test_modules_without_such_tests_are_not_even_collected() -> None:
+    found = {path.name for path in gpu_check.modules()}
+    assert {"test_gpu_bench.py", "test_gpu_waits.py"} <= found
+    assert "test_presets.py" not in found
 
 
 def test_the_sanitizer_is_found_and_kept_to_our_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
