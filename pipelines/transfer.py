@@ -211,7 +211,8 @@ class Sender:
         noted = _walked(batch, partial(self._noted, loads), axes)
         if not loads:
             return Parcel(noted, self._lane, [], None)
-        tensors, event = self._copied(loads)
+        with torch.inference_mode(False):  # whoever asks for the next batch may be in another mode
+            tensors, event = self._copied(loads)
         return Parcel(_walked(noted, partial(_unpacked, tensors)), self._lane, tensors, event)
 
     def settle(self) -> None:
@@ -245,7 +246,9 @@ class Sender:
             if as_it_is and load.whole is not None:
                 hosts.append(load.whole)
             else:
-                hosts.append(load.put(torch.empty(0, dtype=torch.uint8) if block is None else block.memory, start))
+                hosts.append(
+                    load.put(torch.empty(0, dtype=torch.uint8, device="cpu") if block is None else block.memory, start)
+                )
         tensors, event = self._lane.copy(hosts)
         if block is not None:
             block.event = event

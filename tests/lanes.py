@@ -71,7 +71,7 @@ class LateLane:
 
     def pinned(self, nbytes: int) -> Tensor:
         self.blocks.append(nbytes)
-        self._own.append(torch.full((nbytes,), GARBAGE, dtype=torch.uint8))
+        self._own.append(torch.full((nbytes,), GARBAGE, dtype=torch.uint8, device="cpu"))
         return self._own[-1]
 
     def direct(self, tensor: Tensor) -> bool:
@@ -83,7 +83,7 @@ class LateLane:
             block = host.untyped_storage().data_ptr()
             if host.numel() and not self.direct(host) and all(block != own.data_ptr() for own in self._own):
                 self.faults.append(f"a copy from memory that is not pinned: {tuple(host.shape)}")
-            target = torch.empty_strided(host.shape, host.stride(), dtype=host.dtype)
+            target = torch.empty_strided(host.shape, host.stride(), dtype=host.dtype, device="cpu")
             target.untyped_storage().fill_(GARBAGE)
             targets.append(target)
         event = Copies(list(hosts), [raw(host) for host in hosts], targets, int(self._rng.integers(4)))

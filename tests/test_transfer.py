@@ -220,6 +220,23 @@ def test_what_a_lane_that_fails_was_given_can_be_sent_again() -> None:
     assert len(lane.blocks) == 1
 
 
+def test_a_batch_sent_in_inference_mode_can_be_trained_on_and_its_block_used_outside() -> None:
+    lane = LateLane()
+    sender = Sender(lane, 1)
+    with torch.inference_mode():
+        parcel = sender.send([np.zeros(3, np.float32)], {})
+    weight = torch.ones(3, requires_grad=True)
+    (parcel.opened()[0] * weight).sum().backward()
+    assert torch.equal(sender.send([torch.arange(3)], {}).opened()[0], torch.arange(3))
+    assert lane.faults == []
+
+
+def test_the_default_device_of_torch_changes_nothing() -> None:
+    with torch.device("meta"):
+        got = arrived([np.arange(3), np.zeros(0)])
+    assert got[0].tolist() == [0, 1, 2]
+
+
 def test_the_cpu_takes_arrays_on_their_own_memory() -> None:
     x, y = np.arange(6), torch.arange(3)
     got = on_the_cpu({"x": x, "y": y, "words": ["a"]})
