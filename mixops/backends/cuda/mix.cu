@@ -147,6 +147,9 @@ template <> struct Narrowed<int, u8> {
 template <class W, class I> struct Painted {
     __device__ static W of(float v) { return (W)(long long)v; }
 };
+template <class I> struct Painted<wide_word, I> {
+    __device__ static wide_word of(float v) { return (wide_word)v; }
+};
 template <class I> struct Painted<float, I> {
     __device__ static float of(float v) { return v; }
 };
