@@ -43,7 +43,7 @@ def is_foreign(x: Any, anywhere: bool = False) -> bool:
         return False
     try:
         return anywhere or int(x.__dlpack_device__()[0]) in (CUDA, MANAGED)
-    except (BufferError, RuntimeError, ValueError):  # on several devices at once, say, or deleted
+    except Exception:  # whatever its library raises: the array was deleted, say, or lies on several devices
         return False
 
 
@@ -87,12 +87,12 @@ class Loan:
             # torch hands out tensors of the current device only.
             with torch.cuda.device(result.device) if result.is_cuda else nullcontext():
                 return self._takes(result)
-        except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        except Exception as error:  # whatever the library raises
             dtype = str(result.dtype).removeprefix("torch.")
             raise MixTypeError(
                 f"{_kind(self._first)} cannot take over a {dtype} result ({error}): ask for another dtype, or keep "
                 "tensors: mix torch.from_dlpack(x)"
-            ) from None
+            ) from error
 
 
 def _kind(x: Any) -> str:
@@ -118,18 +118,19 @@ def _tensor(x: Any) -> Any:
         import torch
     except ImportError:
         raise MixTypeError(f"{_kind(x)} on a GPU: such arrays are mixed by torch's side; install torch") from None
-    device = int(x.__dlpack_device__()[0])
-    if device == MANAGED:
-        raise MixTypeError(
-            f"{_kind(x)} in managed memory, which torch does not take: copy it into memory of the GPU first"
-        )
     try:
-        return torch.utils.dlpack.from_dlpack(x)
-    except (TypeError, ValueError, RuntimeError, BufferError, AssertionError) as error:
+        managed = int(x.__dlpack_device__()[0]) == MANAGED
+        tensor = None if managed else torch.utils.dlpack.from_dlpack(x)
+    except Exception as error:  # the library's, or torch's
         raise MixTypeError(
             f"{_kind(x)}: torch cannot take it over ({error}): expected a torch with CUDA, and a dtype and strides "
             "that both know"
-        ) from None
+        ) from error
+    if managed:
+        raise MixTypeError(
+            f"{_kind(x)} in managed memory, which torch does not take: copy it into memory of the GPU first"
+        )
+    return tensor
 
 
 def _check_out(x: Any, out: Any) -> None:

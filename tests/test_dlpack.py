@@ -151,13 +151,17 @@ def test_an_array_of_another_library_on_the_cpu_is_refused_with_the_way_out() ->
         mx.mix(Standard(torch.from_numpy(IMAGES), kind=1), PLAN, "b c h w")
 
 
-def test_an_array_that_lies_nowhere_in_particular_is_refused() -> None:
-    class Sharded(Standard):
+@pytest.mark.parametrize("error", [BufferError("on two devices"), TypeError("deleted")], ids=str)
+def test_an_array_that_lies_nowhere_is_refused(error: Exception) -> None:
+    class Nowhere(Standard):
         def __dlpack_device__(self) -> tuple[int, int]:
-            raise BufferError("on two devices")
+            raise error
 
-    with pytest.raises(mx.MixTypeError, match="Sharded: expected"):
-        mx.mix(Sharded(torch.from_numpy(IMAGES)), PLAN, "b c h w")
+    x = Nowhere(torch.from_numpy(IMAGES))
+    with pytest.raises(mx.MixTypeError, match="Nowhere: expected"):
+        mx.mix(x, PLAN, "b c h w")
+    with pytest.raises(mx.MixTypeError, match=f"torch cannot take it over \\({error}\\)"):
+        mx.mix(x, PLAN, "b c h w", backend="cuda")
 
 
 def test_an_error_of_the_mix_leaves_everything_as_it_was() -> None:
