@@ -119,7 +119,7 @@ class Work:
     layout: str = LAYOUT
     kind: str = "continuous"
     to: mx.Output | None = None
-    fill: str | None = None
+    fill: float | str | None = None
     tolerance: float | None = None
 
     @property

@@ -57,7 +57,7 @@ FEW = 2
 def evidence(op: mx.Operator, spec: mx.Spec) -> dict[str, np.ndarray]:
     """Lengths of half a row up to a whole one, random scores, halves and tags: what an operator asks for."""
     rng, extent = np.random.default_rng(0), spec.shape[-1] if spec.shape else 1
-    made = {
+    made: dict[str, np.ndarray] = {
         "lengths": rng.integers(max(extent // 2, 1), extent + 1, spec.n),
         "saliency": rng.normal(size=(spec.n, extent)).astype(np.float32),
         "segments": np.broadcast_to(np.arange(extent) * 2 // extent, (spec.n, extent)),

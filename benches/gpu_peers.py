@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import peers
@@ -19,7 +20,7 @@ def torchvision(plans: Sequence[mx.Plan]) -> Step:
     mixer = (v2.CutMix if plans[0].rank else v2.MixUp)(num_classes=2)
     drawn = []
     for plan in plans:
-        given = {"labels": None, "batch_size": plan.n, "lam": peers.own_share(plan)}
+        given: dict[str, Any] = {"labels": None, "batch_size": plan.n, "lam": peers.own_share(plan)}
         if plan.rank:
             top, bottom, left, right = peers.box_of(plan)
             given["box"] = (left, top, right, bottom)
@@ -91,7 +92,7 @@ def torchvision_chain(plans: Sequence[mx.Plan], dtype: torch.dtype) -> Step:
         scaled = functional.to_dtype(images, dtype, scale=True)
         mixed = mixing(functional.normalize(scaled, MEAN, STD, inplace=True), k)
         zero = mixed.new_zeros(1, 1, 1)
-        return functional.erase(mixed, top, left, bottom - top, right - left, zero, inplace=True)  # type: ignore[no-any-return]
+        return functional.erase(mixed, top, left, bottom - top, right - left, zero, inplace=True)
 
     return step
 

@@ -79,7 +79,7 @@ class EventClock:
         self._cycles = 1e9
         for cycles in (10**6, 10**8):  # the first brings the clocks up
             first = self.mark()
-            torch.cuda._sleep(cycles)
+            torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
             last = self.mark()
             self.wait()
             self._cycles = cycles / self.between(first, last)
@@ -88,10 +88,10 @@ class EventClock:
         torch.cuda.synchronize(self.device)
 
     def spin(self, seconds: float) -> None:
-        torch.cuda._sleep(int(seconds * self._cycles))
+        torch.cuda._sleep(int(seconds * self._cycles))  # type: ignore[no-untyped-call]
 
     def mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -169,8 +169,8 @@ def measure(row: GpuRow, rounds: int, clock: Clock, device: torch.device, rotate
     first: dict[str, float] = {}
     failed: dict[str, str] = {}
     for c in row.contenders:
-        step = lambda t, k, c=c: c.step(row.inputs[t % len(row.inputs)], k)  # type: ignore[misc]  # noqa: E731
-        calls = [lambda step=step, k=k: step(0, k) for k in range(row.draws)]  # type: ignore[misc]
+        step = lambda t, k, c=c: c.step(row.inputs[t % len(row.inputs)], k)  # noqa: E731
+        calls = [lambda step=step, k=k: step(0, k) for k in range(row.draws)]
         try:  # plans of one row may take several kernels, so every draw is gone through
             first[c.name] = _loop(clock, calls) * row.draws
         except Exception as error:

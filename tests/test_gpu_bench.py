@@ -105,6 +105,12 @@ def test_a_run_without_a_gpu_says_that_it_is_none(tiny: tuple[dict[str, Any], Pa
         assert written["environment"]["gpu"]["name"] in page.read_text(encoding="utf-8")
 
 
+def test_a_report_that_says_of_its_gpu_what_is_no_text_is_refused(tiny: tuple[dict[str, Any], Path]) -> None:
+    spoilt = tiny[0] | {"environment": tiny[0]["environment"] | {"gpu": {"name": 200}}}
+    with pytest.raises(ValueError, match=r"environment\.gpu\.name"):
+        report.check(spoilt)
+
+
 def test_bytes_are_each_input_and_each_result_once(tiny: tuple[dict[str, Any], Path]) -> None:
     moved = {row["name"]: row["bytes_moved"] for row in tiny[0]["rows"]}
     count = 4 * 3 * 16 * 16
