@@ -11,7 +11,10 @@ import torch.nn.functional as F
 
 import mixops as mx
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning"),  # torch says so at the first use
+]
 
 PLAN = mx.CutMix(1.0).draw(np.random.default_rng(0), mx.Spec(8, (32, 32)))
 
