@@ -129,10 +129,10 @@ class DevicePlan:
             self.bytes = True
 
     def __repr__(self) -> str:
-        size = f", boxes on {self.shape}" if self.shape else ""
-        uses = "".join(f", {name}" for name in ("in_place", "gradients") if getattr(self, name))
-        form = self.packing
-        return f"DevicePlan({self.plan.n} rows of {self.rows}, {form.k} patches{size}, on {self.device}{uses})"
+        patches = f"{self.packing.k} patch{'' if self.packing.k == 1 else 'es'} a row"
+        size = f"boxes on {self.shape}" if self.shape else "whole rows"
+        uses = "".join(f", {name}=True" for name in ("in_place", "gradients") if getattr(self, name))
+        return f"DevicePlan({self.n} rows of {self.rows}, {patches}, {size}, on {self.device}{uses})"
 
     def _room(self, plan: Plan) -> Packing:
         """The form of the first plan with room for what its operator draws another time: a fill, noise a patch."""

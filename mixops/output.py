@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -38,6 +38,8 @@ class Output:
     dtype: str = "float32"
     mean: Any = None
     std: Any = None
+    #: The same as one line of text, made here as no code that torch.compile traces can make it.
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         parse_layout(self.layout)
@@ -47,13 +49,15 @@ class Output:
         if name not in DTYPES:
             raise MixTypeError(f"Output(dtype={self.dtype!r}): expected one of {', '.join(DTYPES)}")
         object.__setattr__(self, "dtype", name)
-        for field in ("mean", "std"):
-            if getattr(self, field) is not None:
-                object.__setattr__(self, field, check_fill_value(getattr(self, field)))
+        for name in ("mean", "std"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check_fill_value(getattr(self, name)))
         if self.std is not None and min(self.std) <= 0:
             raise MixValueError(f"Output(std={self.std}): expected numbers above 0")
         if self.dtype == "uint8" and (self.mean is not None or self.std is not None):
             raise MixValueError("Output(dtype='uint8') with mean or std: normalised values need a float dtype")
+        moments = ("" if v is None else " ".join(str(number) for number in v) for v in (self.mean, self.std))
+        object.__setattr__(self, "text", ";".join((self.layout, self.dtype, *moments)))
 
     def check(self, names: tuple[str, ...], shape: tuple[int, ...], kind: str, dtype: str) -> None:
         """Raise MixError unless this tail fits an input of these axes, kind and dtype."""
@@ -65,10 +69,10 @@ class Output:
             raise MixTypeError(f"Output(dtype='uint8') from {dtype}: expected a float dtype")
         if set(parse_layout(self.layout)) != set(names):
             raise MixValueError(f'Output layout "{self.layout}" for input "{" ".join(names)}": expected the same axes')
-        for field in ("mean", "std"):
-            values = getattr(self, field)
+        for name in ("mean", "std"):
+            values = getattr(self, name)
             if values is not None and len(values) > 1 and ("c" not in names or shape[names.index("c")] != len(values)):
-                raise MixValueError(f"Output({field}={values}): expected one number or one for each channel of axis c")
+                raise MixValueError(f"Output({name}={values}): expected one number or one for each channel of axis c")
 
     def shape(self, names: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the result for an input of these axes and extents."""

@@ -1,8 +1,7 @@
 """torch.ops.mixops: mixing by a plan that lies in the device's memory, as operations that torch.compile knows.
 
-``form`` says all that is no tensor, in one line: ``layout|kind|section|tail|plan``, the tail being empty or
-``layout;dtype;means;stds`` and the plan the ``text`` of a DevicePlan. It is written by code that torch.compile traces,
-hence as plain strings, and read once.
+``form`` says all that is no tensor, in one line: ``layout|kind|section|tail|plan``, the tail being empty or the
+``text`` of an Output, the plan that of a DevicePlan. Code that torch.compile traces puts it together; it is read once.
 """
 
 from __future__ import annotations
@@ -91,14 +90,7 @@ def _traced(x: Tensor, plan: DevicePlan, form: str, out: Tensor | None) -> Tenso
 
 
 def _spelled(layout: str, kind: str, section: int, to: Output | None, plan: str) -> str:
-    return f"{layout}|{kind}|{section}|{_tail(to)}|{plan}"
-
-
-def _tail(to: Output | None) -> str:
-    if to is None:
-        return ""
-    mean, std = ("" if v is None else " ".join([str(number) for number in v]) for v in (to.mean, to.std))
-    return f"{to.layout};{to.dtype};{mean};{std}"
+    return f"{layout}|{kind}|{section}|{'' if to is None else to.text}|{plan}"
 
 
 @lru_cache(maxsize=256)
