@@ -356,6 +356,14 @@ def test_boxes_on_h_and_w_cut_every_frame_of_a_video_alike(engine: Engine, layou
         naive.mix(x, plan, layout).check(engine.numpy(engine.mix(engine.array(x), plan, layout)))
 
 
+@pytest.mark.parametrize("exponent", [14, 15, 16, 17, 18, 24])
+def test_bytes_blend_with_shares_close_to_none_and_to_all(engine: Engine, exponent: int) -> None:
+    x = data("uint8", (2, 200))
+    for lam in (2.0**-exponent, 1 - 2.0**-exponent, 0.5 + 2.0**-exponent):
+        plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2), lam=lam, partner=[1, 0])
+        naive.mix(x, plan, "b d").check(engine.numpy(engine.mix(engine.array(x), plan, "b d")))
+
+
 def test_noise_is_the_same_in_every_layout(engine: Engine) -> None:
     plan = mx.RandomErasing(area=(0.3, 0.5), noise="pixel").draw(np.random.default_rng(2), mx.Spec(4, (9, 7)))
     x = data("float32", (4, 3, 9, 7))

@@ -160,7 +160,7 @@ class Emit:
         return self.b.select(self.b.fcmp_unordered("uno", value, value), quiet, even)
 
     def blend_bytes(self, own: Any, donor: Any, q: Any, lanes: int) -> Any:
-        """((2¹⁶ - q)·own + q·donor + 2¹⁵) >> 16 in 16-bit steps, for 0 < q < 2¹⁶.
+        """((2¹⁶ - q)·own + q·donor + 2¹⁵) >> 16 in 16-bit steps, for 0 <= q <= 2¹⁶.
 
         With gap = donor - own it is own + (q·gap + 2¹⁵ >> 16). As a signed 16-bit number q is q' = q or q - 2¹⁶; the
         product's high half, plus the top bit of its low half, is the rounded q'·gap >> 16; where q' fell short by
@@ -170,7 +170,8 @@ class Emit:
         one, other = b.zext(own, short), b.zext(donor, short)
         gap = b.sub(other, one)
         q16 = b.trunc(q, _I16)
-        times, again = self.splat(q16, lanes), self.splat(b.ashr(q16, ir.Constant(_I16, 15)), lanes)
+        upper = b.icmp_signed(">=", q, ir.Constant(_I32, 1 << 15))
+        times, again = self.splat(q16, lanes), self.splat(b.sext(upper, _I16), lanes)
         wide = ir.VectorType(_I32, lanes)
         product = b.mul(b.sext(gap, wide), b.sext(times, wide))
         high = b.trunc(b.lshr(product, self.number(_I32, 16, lanes)), short)
