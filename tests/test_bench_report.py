@@ -224,3 +224,20 @@ def test_the_pages_of_any_run_can_be_made_again(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, BENCHES / "page.py", path], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(path.with_suffix(".html")), str(path.with_suffix(".md"))]
     assert "what naps takes" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_the_pages_of_all_committed_runs_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    committed = sorted((BENCHES / "results").glob("*.json"))
+    for path in committed:
+        (tmp_path / "results").mkdir(exist_ok=True)
+        (tmp_path / "results" / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(page, "__file__", str(tmp_path / "page.py"))
+    monkeypatch.setattr(page.sys, "argv", ["page.py"])
+    assert page.main() == 0
+    told = capsys.readouterr().out
+    assert "headline.md" in told
+    assert "corpus" not in told
+    headline = (BENCHES / "results" / "headline.md").read_bytes()
+    assert (tmp_path / "results" / "headline.md").read_bytes() == headline
