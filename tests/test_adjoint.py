@@ -88,7 +88,9 @@ def test_where_one_row_is_another_than_the_rest_what_there_is_is_right(made: Mad
     elif which == "opacity":
         fields["opacity"][row, patch] = data.draw(st.sampled_from([0.0, 1.0, 0.25]))
     else:
-        fields["box"][row, patch] = 0
+        for r, extent in enumerate(plan.shape):
+            edges = data.draw(st.tuples(*[st.integers(0, extent)] * 2))
+            fields["box"][row, patch, 2 * r : 2 * r + 2] = sorted(edges)
     changed = mx.Plan.trusted(plan, donor=fields["box"], **fields)
     if adjoint_of(changed) is not None:
         check(changed, made.layout, made.shape)
@@ -133,11 +135,21 @@ def test_operators_with_one_draw_a_batch_or_pair_and_those_that_only_paint_have_
         assert (same.n, same.k, same.rank, same.shift) == (form.n, form.k, form.rank, form.shift)
 
 
-@pytest.mark.parametrize("partner", [[1, 2, 0], [1, 1, 1]])
-def test_rows_that_give_more_than_they_take_have_none(partner: list[int]) -> None:
-    share = np.array([[0.5], [0.25], [0.125]])
-    box = np.zeros((3, 1, 0), int)
-    assert adjoint_of(mx.Plan([0, 1, 2], np.array(partner)[:, None], box, box, share, share, ())) is None
+@pytest.mark.parametrize(
+    ("partner", "share", "stop"),
+    [
+        ([1, 2, 0], [0.5, 0.25, 0.125], [4, 4, 4]),
+        ([1, 1, 1], [0.5, 0.5, 0.5], [4, 4, 4]),
+        ([1, 2, 0], [0.5, 0.5, 0.5], [4, 4, 3]),
+        ([1, 0, 2], [1.0, 1.0, 0.0], [2, 1, 4]),
+    ],
+    ids=["other shares", "one donor for all", "another box", "a pair with two boxes"],
+)
+def test_rows_that_give_more_than_they_take_have_none(partner: list[int], share: list[float], stop: list[int]) -> None:
+    box = np.array([[[0, s]] for s in stop])
+    opacity = np.array(share)[:, None]
+    none = np.zeros((3, 1))
+    assert adjoint_of(mx.Plan([0, 1, 2], np.array(partner)[:, None], box, box, opacity, none, (4,))) is None
 
 
 def test_a_plan_that_moves_rows_or_names_rows_beyond_its_own_has_none() -> None:

@@ -16,7 +16,7 @@ import mixops as mx
 from mixops import backends, execute
 
 SPEC = mx.Spec(6, (8, 8))
-TURNING = mx.CutMix() | mx.Cutout(3, per="batch", fill=0.5)
+TURNING = mx.CutMix(pairing="roll", alpha=4.0) | mx.Cutout(3, per="batch", fill=0.5)
 TAIL = mx.Output("b h w c", "float64", mean=(0.1, 0.2, 0.3), std=(0.5, 2.0, 0.25))
 
 
