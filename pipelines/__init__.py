@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .adapters import ArrayDataset, arrays, from_huggingface, from_torchvision
 from .array_loader import ArrayLoader
 from .collate import MixCollator, numpy_collate
-from .keys import BatchKey, Keyed, KeyedBatchSampler, KeyedDataset, keyed
+from .keyed_data import KeyedDataset, keyed
+from .keys import BatchKey, Keyed, KeyedBatchSampler
 from .loader import MixLoader
 from .plan_collate import PlanCollator
 from .sources import ImageFolder, digits, image_folder, photographs, read_image

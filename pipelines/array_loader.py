@@ -157,8 +157,8 @@ class ArrayLoader(Passes):
         """Go on where state_dict was taken: the next pass yields the rest of that epoch and reads only its rows.
 
         Raises:
-            MixError: if the state is broken, of another version, or of another seed, length, batch size, shuffle,
-                drop_last or world size; the loader then stays as it was.
+            MixError: if the state is broken, of another version, or of another seed, length, shuffle or drop_last, or
+                of another batch size for as many ranks; the loader then stays as it was.
         """
         self._sampler.load_state_dict(state)
         self._put(state["epoch"], state["step"])

@@ -6,15 +6,15 @@ PyTorch hands the object that a batch sampler yields, unchanged, to ``dataset.__
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from mixops import MixTypeError, MixValueError, streams
+from mixops import MixError, MixTypeError, MixValueError, streams
 
+from .shares import Shares
 from .state import VERSION, check_state, count, described
 
 
@@ -61,6 +61,19 @@ class _Place:
     step: int
 
 
+class _Origin(NamedTuple):
+    """Where the order of an epoch is dealt from: after ``samples`` of it, by batch ``step`` on.
+
+    An epoch begins at (0, 0). One that was resumed on another number of ranks begins where it was saved, and its order
+    remains that of the run that began it, which may depend on how many samples its ranks took together.
+    """
+
+    epoch: int
+    step: int
+    samples: int
+    together: int
+
+
 class KeyedBatchSampler:
     """Yield batches of indices that carry their key, in an order that depends on (seed, epoch) and nothing else.
 
@@ -71,8 +84,14 @@ class KeyedBatchSampler:
 
     With several ranks the order is the same on all and rank r takes every world_size-th index from the r-th on. If the
     length is no multiple of world_size, the order goes on from its start until it is (some samples come twice in the
-    epoch); with drop_last its tail is left out instead. So all ranks make equally many batches of equal sizes. A
-    sampler that shards by itself (it has ``rank`` and ``num_replicas``, as DistributedSampler) is left to it.
+    epoch); with drop_last its tail is left out instead. So all ranks make equally many batches of equal sizes. With
+    ``pad=False`` no sample comes twice: all ranks still make equally many batches, and the last two may be smaller, on
+    some ranks by one sample more. A sampler that shards by itself (it has ``rank`` and ``num_replicas``, as
+    DistributedSampler) is left to it.
+
+    A state resumes on another number of ranks too, and then with another batch_size if you like: what is left of the
+    epoch is dealt to the ranks that there are, so that none of its samples is lost, and none comes twice but as
+    padding.
 
     Args:
         sampler: a data set (anything with a length and indexing; its indices are 0 to len - 1), ``range(n)``, or a
@@ -83,6 +102,7 @@ class KeyedBatchSampler:
         shuffle: visit a data set in random order; a sampler has its own order.
         rank: of this process, 0 ≤ rank < world_size; None reads torch.distributed, if it is initialised, at each pass.
         world_size: number of processes; None as for rank.
+        pad: let the ranks' last batches be equally large, by samples that come twice.
 
     Raises:
         MixError: if an argument is out of range, a list of whole numbers could mean indices or a data set,
@@ -105,6 +125,8 @@ class KeyedBatchSampler:
         shuffle: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
+        *,
+        pad: bool = True,
     ) -> None:
         owner = type(self).__name__
         self.batch_size = count(owner, "batch_size", batch_size)
@@ -117,7 +139,7 @@ class KeyedBatchSampler:
                 "set, or leave shuffle out"
             )
         self.sampler = sampler
-        self.drop_last, self.shuffle = bool(drop_last), bool(shuffle)
+        self.drop_last, self.shuffle, self.pad = bool(drop_last), bool(shuffle), bool(pad)
         streams.order_stream(seed, 0)  # refuses a seed that is none
         self.seed = int(seed)
         self._shards_itself = hasattr(sampler, "num_replicas") and hasattr(sampler, "rank")
@@ -129,6 +151,7 @@ class KeyedBatchSampler:
             )
         self._next = (0, 0)
         self._place: _Place | None = None
+        self._resumed: _Origin | None = None
 
     @property
     def rank(self) -> int:
@@ -149,6 +172,7 @@ class KeyedBatchSampler:
         words = [described(self.sampler), str(self.batch_size)]
         words += [f"{name}=True" for name in ("drop_last", "shuffle") if getattr(self, name)]
         place = "" if self._given is None else f", rank={self._given[0]}, world_size={self._given[1]}"
+        place += "" if self.pad else ", pad=False"
         return f"{type(self).__name__}({', '.join(words)}, seed={self.seed}{place})"
 
     def __len__(self) -> int:
@@ -157,20 +181,17 @@ class KeyedBatchSampler:
         Raises:
             TypeError: if the sampler has no length.
         """
-        per_rank = self._per_rank(len(self.sampler))
-        return per_rank // self.batch_size if self.drop_last else -(-per_rank // self.batch_size)
+        return self._shares(len(self.sampler)).batches
 
     def __iter__(self) -> Iterator[Keyed]:
         # A generator: nothing below runs before the first batch is asked for. A DataLoader with workers calls iter()
         # twice at the start of its first epoch, and only one of the two is ever read.
         epoch, step = self._next
         rank = self.rank
-        indices = islice(self._order(epoch), step * self.batch_size, None)
+        batches = self._dealt(epoch, step)
         self._next = (epoch + 1, 0)
         place = self._place = _Place(epoch, step)
-        while batch := list(islice(indices, self.batch_size)):
-            if self.drop_last and len(batch) < self.batch_size:
-                return
+        for batch in batches:
             key = BatchKey(epoch, place.step, rank)
             place.step += 1
             yield Keyed(batch, key)
@@ -188,14 +209,23 @@ class KeyedBatchSampler:
         """Let the next pass begin at this batch of this epoch; the ones before are not read.
 
         Raises:
-            MixError: if either is no whole number of 0 or more, or the epoch has fewer batches.
+            MixError: if either is no whole number of 0 or more, the epoch has fewer batches, or it was resumed on
+                another number of ranks and the batch is one of those before.
         """
         owner = type(self).__name__
         place = count(owner, "epoch", epoch), count(owner, "step", step)
-        batches = self._batches()
+        origin = self._origin(epoch) if step else None
+        batches = self._batches(epoch) if step else None
         if batches is not None and step > batches:
             raise MixValueError(f"{owner}: step={step}, but an epoch has {batches} batches")
+        if origin is not None and step < origin.step:
+            raise MixValueError(
+                f"{owner}: step={step}, but epoch {epoch} was resumed at step {origin.step} on another number of "
+                "ranks: only its beginning, step 0, or what came since can be found again"
+            )
         self._next, self._place = place, None
+        if not step and self._origin(epoch).step:
+            self._resumed = None  # the epoch begins anew
 
     def state_dict(self, delivered: int | None = None, *, epoch: int | None = None) -> dict[str, Any]:
         """The place of the next batch, and what it depends on, as plain JSON values. The same on every rank.
@@ -217,19 +247,49 @@ class KeyedBatchSampler:
         step = handed if delivered is None else count(owner, "delivered", delivered)
         limit: int | None = handed
         if epoch is not None and count(owner, "epoch", epoch) != now:
-            now, limit = epoch, self._batches()
+            now, limit = epoch, self._batches(epoch)
         if limit is not None and step > limit:
             raise MixValueError(f"{owner}: delivered={step}, but epoch {now} has handed out {limit} batches")
-        return {"version": VERSION, "epoch": now, "step": step, **self._identity()}
+        origin = self._origin(now)._asdict()
+        del origin["epoch"]
+        return {"version": VERSION, "epoch": now, "step": step, "origin": origin, **self._identity()}
 
     def load_state_dict(self, state: Any) -> None:
         """Go on where state_dict was taken: the next pass yields the remaining batches of that epoch.
 
+        On as many ranks as were saved these are the very batches. On another number, with whatever batch_size, the
+        samples that are left are dealt anew; steps are counted on, so no plan is drawn twice.
+
         Raises:
-            MixError: if the state is broken, of another version, or of another seed, length, batch size or world size;
-                the sampler then stays as it was.
+            MixError: if the state is broken, of another version, or of another seed, length, shuffle, drop_last or pad;
+                of another batch size for as many ranks; or of another number of ranks where a sampler of its own
+                length or shares lies underneath. The sampler then stays as it was.
         """
-        self.seek(*check_state(type(self).__name__, state, self._identity()))
+        owner, expected = type(self).__name__, self._identity()
+        dealt = self._dealt_anew(state, expected)
+        if dealt:
+            del expected["world_size"], expected["batch_size"]
+        epoch, step = check_state(owner, state, expected, ("origin", "world_size", "batch_size"))
+        origin = _checked_origin(owner, state["origin"], epoch, step)
+        if not dealt:
+            kept, self._resumed = self._resumed, origin if origin.samples else None
+            try:
+                self.seek(epoch, step)
+            except MixError:
+                self._resumed = kept
+                raise
+            return
+        size, ranks = (count(owner, f"state {name}", state[name]) for name in ("batch_size", "world_size"))
+        if not size or not ranks:
+            raise MixValueError(f"{owner}: state has batch_size={size}, world_size={ranks}: expected 1 or more")
+        before = Shares(len(self.sampler) - origin.samples, size, ranks, self.drop_last, self.pad)
+        done = step - origin.step
+        if done > before.batches or before.samples < 0:
+            raise MixValueError(
+                f"{owner}: state has step={step}, but its epoch has {origin.step + before.batches} batches"
+            )
+        here = _Origin(epoch, step, origin.samples + before.start(done), origin.together)
+        self._next, self._place, self._resumed = (epoch, step), None, here if step else None
 
     # -- order and shares ----------------------------------------------------------------------------------------
 
@@ -240,37 +300,60 @@ class KeyedBatchSampler:
             "batch_size": self.batch_size,
             "drop_last": self.drop_last,
             "shuffle": self.shuffle,
+            "pad": self.pad,
             "world_size": self.world_size,
         }
 
     def _here(self) -> tuple[int, int]:
         return self._next if self._place is None else (self._place.epoch, self._place.step)
 
-    def _batches(self) -> int | None:
-        return len(self) if hasattr(self.sampler, "__len__") else None
+    def _batches(self, epoch: int) -> int | None:
+        """Batches of an epoch, those before it was resumed too; None where that is unknown."""
+        if not hasattr(self.sampler, "__len__"):
+            return None
+        origin = self._origin(epoch)
+        return origin.step + self._shares(len(self.sampler) - origin.samples).batches
 
     def _rank_of(self) -> tuple[int, int]:
         if self._shards_itself:
             return int(self.sampler.rank), int(self.sampler.num_replicas)
         return self._given or process_place()
 
-    def _per_rank(self, length: int) -> int:
-        ranks = 1 if self._shards_itself else self.world_size
-        return length // ranks if self.drop_last else -(-length // ranks)
+    def _origin(self, epoch: int) -> _Origin:
+        """Where the epoch is dealt from."""
+        if self._resumed is not None and self._resumed.epoch == epoch:
+            return self._resumed
+        return _Origin(epoch, 0, 0, self.batch_size * self.world_size)
 
-    def _order(self, epoch: int) -> Iterator[Any]:
-        """This rank's indices of an epoch."""
-        whole = self._whole_order(epoch)
+    def _shares(self, samples: int) -> Shares:
+        ranks = 1 if self._shards_itself else self.world_size
+        return Shares(samples, self.batch_size, ranks, self.drop_last, self.pad)
+
+    def _dealt_anew(self, state: Any, expected: Mapping[str, Any]) -> bool:
+        """Was this state saved on another number of ranks than there are, and can they share the rest out?"""
+        sized = hasattr(self.sampler, "__len__") and not self._shards_itself
+        return sized and isinstance(state, Mapping) and state.get("world_size") != expected["world_size"]
+
+    def _dealt(self, epoch: int, step: int) -> Iterator[list[Any]]:
+        """This rank's batches of an epoch, from this one on."""
+        origin, whole = self._origin(epoch), self._whole_order(epoch)
         if self._shards_itself or self.world_size == 1:
-            return iter(whole)
+            # The order may be as long as it likes: it is read as it is needed.
+            indices = islice(whole, origin.samples + (step - origin.step) * self.batch_size, None)
+            while batch := list(islice(indices, self.batch_size)):
+                if self.drop_last and len(batch) < self.batch_size:
+                    return
+                yield batch
+            return
         if not hasattr(self.sampler, "__len__"):
             raise MixTypeError(
                 f"{type(self).__name__}: {type(self.sampler).__name__} has no length, so {self.world_size} ranks "
                 "cannot be given equally many batches: give it __len__, or a sampler that shards"
             )
-        order = list(whole)
-        rank, ranks = self._rank_of()
-        return (order[(i * ranks + rank) % len(order)] for i in range(self._per_rank(len(order))))
+        order, rank = list(whole), self.rank
+        shares = self._shares(len(order) - origin.samples)
+        for number in range(step - origin.step, shares.batches):
+            yield [order[(origin.samples + place) % len(order)] for place in shares.places(number, rank)]
 
     def _whole_order(self, epoch: int) -> Any:
         if self._indexed:
@@ -339,103 +422,20 @@ def _check_rank(owner: str, rank: int | None, world_size: int | None) -> tuple[i
     return int(rank), int(world_size)
 
 
+def _checked_origin(owner: str, origin: Any, epoch: int, step: int) -> _Origin:
+    """The origin that a state holds."""
+    names = _Origin._fields[1:]
+    if not isinstance(origin, Mapping) or set(origin) != set(names):
+        raise MixValueError(f"{owner}: state has origin={origin!r}, expected a dict of {', '.join(names)}")
+    checked = _Origin(epoch, *(count(owner, f"state origin {name}", origin[name]) for name in names))
+    if checked.step > step:
+        raise MixValueError(f"{owner}: state has step={step}, before that of its origin, {checked.step}: it was edited")
+    return checked
+
+
 def _length(sampler: Any) -> int | None:
     """Samples that the sampler chooses from; its own length does not show a data set that grew by less than a share."""
     for source in (getattr(sampler, "dataset", None), getattr(sampler, "data_source", None), sampler):
         if source is not None and hasattr(source, "__len__"):
             return len(source)
     return None
-
-
-class KeyedDataset:
-    """A map-style data set that hands the key of a batch of indices on to the batch of samples. See keyed()."""
-
-    def __init__(self, dataset: Any, stage: Any = None) -> None:
-        if not hasattr(dataset, "__getitem__"):
-            raise MixTypeError(
-                f"keyed: {type(dataset).__name__} has no indexing, expected a map-style data set; for a stream use "
-                "MixLoader"
-            )
-        stages = () if stage is None else tuple(stage) if isinstance(stage, Sequence) else (stage,)
-        for one in stages:
-            _check_stage(one)
-        self.dataset, self.stages = dataset, stages
-
-    def __repr__(self) -> str:
-        stages = f", stage={list(self.stages)!r}" if self.stages else ""
-        return f"keyed({described(self.dataset)}{stages})"
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: Any) -> Any:
-        """A single sample: without stages; with them it needs an epoch, see sample()."""
-        if self.stages:
-            raise MixValueError(
-                f"keyed: index {index!r} came without its epoch, which the stages need: use "
-                "batch_sampler=KeyedBatchSampler(...) in the DataLoader, or sample(index, epoch) to look at one"
-            )
-        return self.dataset[index]
-
-    def __getitems__(self, batch: Sequence[Any]) -> list[Any]:
-        """The samples of a batch of indices, after the stages, with the key of that batch if it has one."""
-        key = getattr(batch, "key", None)
-        if key is None and self.stages:
-            return [self[index] for index in batch]  # refused there
-        fetch = getattr(self.dataset, "__getitems__", None)
-        samples = list(fetch(list(batch))) if callable(fetch) else [self.dataset[index] for index in batch]
-        if key is None:
-            return samples
-        return Keyed((self._staged(s, i, key.epoch) for s, i in zip(samples, batch, strict=True)), key)
-
-    def sample(self, index: Any, epoch: int = 0) -> Any:
-        """One sample as a batch of this epoch would hold it."""
-        return self._staged(self.dataset[index], index, epoch)
-
-    def _staged(self, sample: Any, index: Any, epoch: int) -> Any:
-        for place, stage in enumerate(self.stages):
-            sample = stage(sample, epoch, index, place)
-        return sample
-
-
-def _check_stage(stage: Any) -> None:
-    """Refuse what is no ``stage(sample, epoch, index, place)``, a transform of a sample above all."""
-    fix = "expected PerSample(fn, seed), or a list of them: it calls fn(sample) with keyed random numbers"
-    if not callable(stage):
-        raise MixTypeError(f"keyed: stage {stage!r} is no callable, {fix}")
-    # Modules are transforms: their call hides what forward takes, which may be any number of samples.
-    torch = sys.modules.get("torch")
-    transform = torch is not None and isinstance(stage, torch.nn.Module)
-    transform = transform or hasattr(stage, "set_random_state") or hasattr(stage, "set_random_seed")  # albumentations
-    try:
-        inspect.signature(stage).bind(None, 0, 0, 0)
-    except TypeError:
-        transform = True
-    except ValueError:  # some callables written in C tell no signature
-        pass
-    if transform:
-        name = getattr(stage, "__name__", type(stage).__name__)
-        raise MixTypeError(f"keyed: stage {name} does not take (sample, epoch, index, place): {fix}")
-
-
-def keyed(dataset: Any, stage: Any = None) -> KeyedDataset:
-    """Wrap a map-style data set: collate_fn then learns the key of its batch, and stages see (epoch, index).
-
-    Args:
-        dataset: with ``__getitem__``, and ``__getitems__`` if it can fetch a batch at once. Wrap it last: a Subset
-            around this would lose the key.
-        stage: PerSample, or a list of them, applied in order; any callable ``stage(sample, epoch, index, place)``.
-
-    Returns:
-        A KeyedDataset: for a DataLoader with ``batch_sampler=KeyedBatchSampler(...)``.
-
-    Raises:
-        MixError: if the data set cannot be indexed, or a stage cannot be called with these four.
-
-    Example:
-        >>> batch = next(iter(KeyedBatchSampler(range(3), 2)))
-        >>> samples = keyed(["a", "b", "c"]).__getitems__(batch)
-        >>> samples, samples.key.step
-        (['a', 'b'], 0)
-    """
-    return KeyedDataset(dataset, stage)

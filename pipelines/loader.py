@@ -168,7 +168,9 @@ class MixLoader(Passes):
 
     def _identity(self) -> dict[str, Any]:
         kind = "keyed" if self._sampler() is not None else "stateful" if _has_state(self.loader) else "plain"
-        batches = len(self.loader) if hasattr(type(self.loader), "__len__") and _sized(self.loader) else None
+        # A KeyedBatchSampler holds its own state against its batches, whose number changes with that of the ranks.
+        sized = kind != "keyed" and hasattr(type(self.loader), "__len__") and _sized(self.loader)
+        batches = len(self.loader) if sized else None
         data = getattr(self.loader, "dataset", None)
         length = len(data) if data is not None and hasattr(data, "__len__") else None
         return {"seed": self.seed, "kind": kind, "length": length, "batches": batches}

@@ -15,7 +15,9 @@ _FIXES = {
     "length": "resume with the data set of the run that was saved, or start the epoch again with set_epoch",
     "batches": "resume with the data and batch size of the run that was saved, or start again with set_epoch",
     "batch_size": "resume with the batch size that was saved: the places of the batches depend on it",
-    "world_size": "resume on as many processes as were saved: the samples were shared out among them",
+    "world_size": "resume on as many processes as were saved, or give KeyedBatchSampler the data set itself: a sampler "
+    "that shards, or has no length, cannot share the rest out anew",
+    "pad": "resume with the pad that was saved",
     "seed": "resume with the seed that was saved: order and draws depend on it",
     "shuffle": "resume with the shuffle that was saved",
     "drop_last": "resume with the drop_last that was saved",

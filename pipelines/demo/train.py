@@ -12,7 +12,8 @@ import mixops as mx
 
 from ..adapters import arrays
 from ..collate import MixCollator
-from ..keys import KeyedBatchSampler, keyed
+from ..keyed_data import keyed
+from ..keys import KeyedBatchSampler
 from ..sources import digits
 
 #: Few training images, so that there is something to gain; the other 1,497 of 1,797 are the test set.

@@ -83,7 +83,7 @@ class BucketBatchSampler(KeyedBatchSampler):
             return order
         rng = streams.order_stream(self.seed, epoch)
         shuffled = rng.permutation(len(lengths))
-        step = self.batch_size * self.world_size  # samples that the ranks take together
+        step = self._origin(epoch).together  # samples that the ranks take together, or took when the epoch began
         whole = len(lengths) // step * step
         # Equal lengths stay in the order of the shuffle; pools are told apart by their number, the first key.
         pools = np.arange(whole) // (step * self.pool)

@@ -20,7 +20,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from ..hidden import mix_hidden
-from ..keys import keyed
+from ..keyed_data import keyed
 from ..plan_collate import PlanCollator, leaves_all, plan_of_rows
 from ..state import count
 from .buckets import BucketBatchSampler
