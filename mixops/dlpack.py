@@ -18,6 +18,7 @@ import numpy as np
 
 from .backends import is_tensor
 from .errors import MixTypeError
+from .traced import is_jax, is_tracer
 
 #: Kinds of devices in DLPack's numbers: CUDA memory, and CUDA memory that moves between host and GPU by itself.
 CUDA, MANAGED = 2, 13
@@ -39,12 +40,23 @@ def is_foreign(x: Any, anywhere: bool = False) -> bool:
         return False
     if isinstance(x, (list, tuple)):
         return bool(x) and is_foreign(x[0], anywhere)
+    if is_tracer(x) or (is_jax(x) and not anywhere and not _torch_has_cuda()):
+        return False
     if not hasattr(type(x), "__dlpack__") or not hasattr(type(x), "__dlpack_device__"):
         return False
     try:
         return anywhere or int(x.__dlpack_device__()[0]) in (CUDA, MANAGED)
     except Exception:  # whatever its library raises: the array was deleted, say, or lies on several devices
         return False
+
+
+def _torch_has_cuda() -> bool:
+    """Could torch take an array on a GPU? JAX mixes its own where it cannot."""
+    try:
+        import torch
+    except ImportError:
+        return False
+    return torch.cuda.is_available()
 
 
 class Loan:

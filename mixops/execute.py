@@ -33,6 +33,7 @@ from .output import Output
 from .plan import Plan
 from .sequence import PlanSequence
 from .spec import shape_of
+from .traced import has_tracers, known, replaced
 
 KINDS = ("continuous", "discrete", "valid")
 
@@ -109,7 +110,9 @@ def mix(
         array([[1., 3.],
                [3., 1.]])
     """
-    if is_foreign(x, anywhere=backend == "cuda"):
+    if isinstance(plan, (Plan, PlanSequence)) and plan.form is not None:
+        plan = known(plan)
+    if backend != "jax" and is_foreign(x, anywhere=backend == "cuda") and not _is_traced(plan):
         loan = Loan(x, out)
         options: dict[str, Any] = {"fill": fill, "to": to, "threads": threads, "backend": backend}
         return loan.settled(mix(loan.x, plan, layout, kind, out=loan.out, **options))
@@ -121,6 +124,8 @@ def mix(
 
 
 def _mixed(x: Any, plan: Plan | PlanSequence, layout: str, kind: str, **options: Any) -> Any:
+    if _is_traced(plan):
+        return prepare(x, plan, layout, kind, **options).run()
     if kind == "discrete" and layout == "b t" and isinstance(plan, Plan) and plan.rank == 1:
         done = pasted_tokens(x, plan) if all(option is None for option in options.values()) else None
         if done is not None:
@@ -130,6 +135,11 @@ def _mixed(x: Any, plan: Plan | PlanSequence, layout: str, kind: str, **options:
         if done is not None:
             return done
     return prepare(x, plan, layout, kind, **options).run()
+
+
+def _is_traced(plan: Any) -> bool:
+    """Are the numbers of the plan those of a JAX function that is being transformed or compiled?"""
+    return isinstance(plan, (Plan, PlanSequence)) and plan.form is not None and has_tracers(plan)
 
 
 @dataclass(frozen=True)
@@ -196,12 +206,20 @@ def prepare(
     _check_kind(kind)
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise MixValueError(f"threads={threads!r}: expected a whole number of 1 or more")
-    engine = backend_for(x, backend)
+    plan = known(plan)
+    traced_plan = _is_traced(plan)
+    if traced_plan and backend not in (None, "jax"):
+        raise MixTypeError(f'backend={backend!r} with a plan that JAX traces: only "jax" reads it; leave backend= away')
+    engine = backend_for(x, "jax" if traced_plan else backend)
     dtype, batch = engine.dtype_name(x), names.index("b")
     plans: list[Plan] = []
     rows = shape[batch]
     for step in plan.plans if isinstance(plan, PlanSequence) else (plan,):
         here = (*shape[:batch], rows, *shape[batch + 1 :])
+        if traced_plan:
+            plans.append(_for_traced(step, names, here, kind, fill, dtype, to))
+            rows = step.n
+            continue
         step.check_rows(rows)
         _check_axes(step, names, here)
         step = _for_field(step, names, here, kind, fill, dtype, to)
@@ -289,26 +307,11 @@ def _for_field(
     painted = plan.facts.painted
     if fill is None and kind != "continuous":
         return Plan.trusted(plan, opacity=np.where(painted, 0, plan.opacity))
-    if kind == "valid":
-        raise MixValueError('fill= on kind="valid": a mask is never painted; leave fill out')
-    if fill is None:
-        fills = plan.fills
-    else:
-        if isinstance(fill, str):
-            if fill != "mean" or to is None or to.mean is None:
-                raise MixValueError(
-                    f'fill={fill!r}: expected a number, one for each channel, or "mean" with to=Output(mean=...)'
-                )
-            fill = to.mean_fill(dtype)
-        fills = Fills.of(tuple(fill) if isinstance(fill, list) else fill)
+    given = _given_fill(fill, kind, dtype, to)
+    fills = given or plan.fills
+    if given is not None:
         plan = Plan.trusted(plan, partner=np.where(plan.partner < 0, -1, plan.partner), fills=fills)
-    channels = fills.value.shape[1]
-    if channels > 1 and ("c" not in names or shape[names.index("c")] != channels):
-        have = f"axis c of {shape[names.index('c')]}" if "c" in names else "no axis c"
-        raise MixValueError(
-            f'{channels} fill values for layout "{" ".join(names)}" with {have}: expected one number, or one for each '
-            "channel"
-        )
+    _check_channels(fills, names, shape)
     if dtype.startswith(("int", "uint", "bool")) and (kind == "discrete" or dtype != "uint8"):
         which = np.unique(-1 - plan.partner[painted])
         used = fills.value[which]
@@ -320,6 +323,50 @@ def _for_field(
         which = np.unique(-1 - plan.partner[painted])
         _check_range(fills.value[which][fills.noise[which] == 0], dtype, 0, 255)
     return plan
+
+
+def _for_traced(
+    plan: Plan, names: tuple[str, ...], shape: tuple[int, ...], kind: str, fill: Any, dtype: str, to: Output | None
+) -> Plan:
+    """The same for a plan whose numbers JAX traces: what can be told by its shapes is checked."""
+    if plan.partner.ndim != 2:
+        raise MixValueError(
+            f"a plan whose partners have shape {plan.partner.shape}, expected (N, K): several plans stacked go through "
+            "jax.vmap(lambda plan: mx.mix(x, plan, layout))(plans)"
+        )
+    check_box_axes(plan.shape, names, shape)
+    if fill is None and kind != "continuous":
+        return replaced(plan, opacity=plan.opacity * (plan.partner >= 0))
+    given = _given_fill(fill, kind, dtype, to)
+    if given is not None:
+        plan = replaced(plan, partner=plan.partner.clip(-1), fills=given)
+    _check_channels(plan.fills, names, shape)
+    return plan
+
+
+def _given_fill(fill: Any, kind: str, dtype: str, to: Output | None) -> Fills | None:
+    """What ``fill=`` asks for; None where it is not given."""
+    if fill is None:
+        return None
+    if kind == "valid":
+        raise MixValueError('fill= on kind="valid": a mask is never painted; leave fill out')
+    if isinstance(fill, str):
+        if fill != "mean" or to is None or to.mean is None:
+            raise MixValueError(
+                f'fill={fill!r}: expected a number, one for each channel, or "mean" with to=Output(mean=...)'
+            )
+        fill = to.mean_fill(dtype)
+    return Fills.of(tuple(fill) if isinstance(fill, list) else fill)
+
+
+def _check_channels(fills: Fills, names: tuple[str, ...], shape: tuple[int, ...]) -> None:
+    channels = fills.value.shape[1]
+    if channels > 1 and ("c" not in names or shape[names.index("c")] != channels):
+        have = f"axis c of {shape[names.index('c')]}" if "c" in names else "no axis c"
+        raise MixValueError(
+            f'{channels} fill values for layout "{" ".join(names)}" with {have}: expected one number, or one for each '
+            "channel"
+        )
 
 
 def _check_range(fill: np.ndarray, dtype: str, low: float, high: float) -> None:

@@ -23,6 +23,7 @@ from .plan import Plan
 from .sequence import PlanSequence
 from .spec import Spec, plain_array, shape_of
 from .targets import check_classes, check_ignore_index, check_smoothing, pair_targets, soft_targets, sparse_targets
+from .traced import is_jax
 
 ON_BLEND = ("error", "heavier", "planes")
 FORMS = ("soft", "pair", "sparse")
@@ -150,7 +151,8 @@ class Field(Entry):
         axes = BOX_AXES[len(plan.shape)]
         if not axes or not all(a in extent for a in axes):
             return plan
-        return plan.rescaled(tuple(extent[a] for a in axes))
+        extents = tuple(extent[a] for a in axes)
+        return plan if extents == plan.shape else plan.rescaled(extents)
 
     def _fill_planes(self) -> tuple[float, ...] | None:
         if self.fill is None:
@@ -398,10 +400,18 @@ def _one_hot(mask: Any, place: int, num_classes: int) -> Any:
             import torch
 
             mask = torch.stack(list(mask), place - 1)
+        elif is_jax(mask[0]):
+            import jax.numpy as jnp
+
+            mask = jnp.stack(list(mask), place - 1)
         else:
             mask = np.stack(mask, place - 1)
     shape = [1] * (mask.ndim + 1)
     shape[place] = num_classes
+    if is_jax(mask):
+        import jax.numpy as jnp
+
+        return (jnp.expand_dims(mask, place) == jnp.arange(num_classes).reshape(shape)).astype(jnp.float32)
     if is_tensor(mask):
         import torch
 

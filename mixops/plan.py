@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from .fills import Fills
 from .layout import check_extents
 from .rules import check_plan
 from .spec import plain_array
+from .traced import at_hand, has_tracers, known, register
 
 if TYPE_CHECKING:
     from .sequence import PlanSequence
@@ -98,7 +99,11 @@ class Plan:
     fills: Fills = field(default_factory=lambda: _NO_FILL)
     layer: str | None = None
 
+    #: Of a plan that JAX has taken apart and put together: what of it is not an array. Its arrays are JAX's then.
+    form: ClassVar[Any] = None
+
     def __post_init__(self) -> None:
+        register()
         same = self.donor is self.box
         for name in ARRAYS:
             object.__setattr__(self, name, _array(name, getattr(self, name)))
@@ -121,6 +126,7 @@ class Plan:
         Returns:
             The plan. The operators' tests call ``validate`` on what they draw, in place of every training step.
         """
+        register()
         made: Plan = object.__new__(cls)
         fields = made.__dict__
         if like is None:
@@ -159,9 +165,12 @@ class Plan:
     def lam(self) -> np.ndarray:
         """(N,) float32: each row's OWN share of its target."""
         given = self.weight[:, 0] if self.k == 1 else self.weight.sum(1, dtype=np.float32)
+        if self.form is not None:
+            return (1 - given).clip(0)
         return np.maximum(_ONE - given, _ZERO)
 
     @property
+    @at_hand
     def is_identity(self) -> bool:
         """True if mixing by it changes nothing and keeps every row in its place."""
         return not self.opacity.any() and not self.weight.any() and is_ascending(self.base)
@@ -169,7 +178,9 @@ class Plan:
     def __len__(self) -> int:
         return self.n
 
+    @at_hand
     def __eq__(self, other: object) -> bool:
+        other = known(other) if isinstance(other, Plan) else other
         return (
             isinstance(other, Plan)
             and self.shape == other.shape
@@ -186,7 +197,8 @@ class Plan:
         Raises:
             MixError: naming the first rule that is broken and the first row that breaks it.
         """
-        check_plan(self, np.iinfo(np.int32).max if rows is None else rows)
+        if not has_tracers(self):
+            check_plan(self, np.iinfo(np.int32).max if rows is None else rows)
 
     def check_rows(self, rows: int) -> None:
         """Check that no index reaches past the ``rows`` of a source; the other rules held when the plan was made.
@@ -198,11 +210,13 @@ class Plan:
             check_plan(self, rows)
 
     @cached_property
+    @at_hand
     def has_fills(self) -> bool:
         """Does any patch name a fill, used or not?"""
         return bool(self.partner.size) and bool(np.minimum.reduce(self.partner, None) < 0)
 
     @cached_property
+    @at_hand
     def facts(self) -> Facts:
         """What executors ask of a plan, found once."""
         return Facts(self)
@@ -256,6 +270,7 @@ class Plan:
             fills=fills,
         )
 
+    @at_hand
     def where(self, keep: np.ndarray) -> Plan:
         """The same plan with the rows where ``keep`` is False left untouched: no value, no target changes."""
         keep = np.asarray(keep, bool)
@@ -272,6 +287,7 @@ class Plan:
             weight=np.where(mask, self.weight, _ZERO),
         )
 
+    @at_hand
     def __getitem__(self, rows: Any) -> Plan:
         """The plan of some output rows: an index array, a slice or a mask. They still name the same source."""
         if isinstance(rows, (int, np.integer)):
@@ -279,6 +295,7 @@ class Plan:
         chosen = {a: getattr(self, a)[rows] for a in ARRAYS if a != "donor" or self.donor is not self.box}
         return self.trusted(self, **{"donor": chosen["box"], **chosen})
 
+    @at_hand
     def on(self, rows: Any) -> Plan:
         """The same mixing on a larger source: batch row i is row ``rows[i]`` of a data set.
 
@@ -298,6 +315,7 @@ class Plan:
             partner = self.partner if self.has_fills else rows[self.partner]
         return self.trusted(self, base=rows[self.base], partner=partner)
 
+    @at_hand
     def promoted(self, shape: Sequence[int]) -> Plan:
         """A whole-row plan as boxes on ``shape``: a patch on a whole row is a full box."""
         shape = check_extents("promoted", shape)
@@ -310,6 +328,7 @@ class Plan:
         box = np.where(self.facts.used[..., None], full_box(shape), _NOWHERE)
         return self.trusted(self, box=box, donor=box, shape=shape)
 
+    @at_hand
     def rescaled(self, shape: Sequence[int], round: str = "nearest") -> Plan:
         """The plan for an array of other extents, a mask of stride 4 say. Weights stay as they are.
 
@@ -343,6 +362,7 @@ class Plan:
             donor[..., 2 * r], donor[..., 2 * r + 1] = start, start + size
         return self.trusted(self, box=box, donor=donor, shape=shape)
 
+    @at_hand
     def then(self, paint: Plan) -> Plan:
         """This plan, then the fills of ``paint`` on top: one plan of more patches.
 
@@ -366,6 +386,7 @@ class Plan:
             **_joined([first, second], ("box", "donor", "opacity", "weight"), 1),
         )
 
+    @at_hand
     def padded(self, k: int) -> Plan:
         """The same plan with patches of opacity 0 added up to k; a MixError if it has more than k."""
         if k == self.k:
@@ -413,6 +434,7 @@ class Plan:
         """Itself: frameworks that move a batch to a device call this on its items, and a plan stays on the host."""
         return self
 
+    @at_hand
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in _FIELDS}  # facts are found again where they are asked for
 
@@ -423,11 +445,13 @@ class Plan:
 
     # -- on paper and on disk ------------------------------------------------------------------------------------
 
+    @at_hand
     def __repr__(self) -> str:
         from .show import plan_table
 
         return plan_table(self)
 
+    @at_hand
     def save(self, path: str | PathLike[str]) -> None:
         """Write a versioned ``.npz`` (no pickle) that replays bit for bit; the file appears whole or not at all."""
         archive.write(path, [self])

@@ -13,6 +13,7 @@ from . import archive
 from .errors import MixTypeError
 from .leaves import target_shares
 from .plan import Plan
+from .traced import register
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,10 +30,16 @@ class PlanSequence:
     plans: tuple[Plan, ...]
 
     def __post_init__(self) -> None:
+        register()
         object.__setattr__(self, "plans", tuple(self.plans))
         if not self.plans or not all(isinstance(p, Plan) for p in self.plans):
             raise MixTypeError("PlanSequence: expected one or more plans")
         self.validate()
+
+    @property
+    def form(self) -> Any:
+        """See Plan: not None where JAX has the arrays of a step."""
+        return next((p.form for p in self.plans if p.form is not None), None)
 
     @property
     def n(self) -> int:

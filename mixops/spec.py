@@ -11,6 +11,7 @@ import numpy as np
 from .dlpack import Loan, is_foreign
 from .errors import MixTypeError, MixValueError
 from .layout import box_axes_of, check_extents, check_rank, parse_layout
+from .traced import is_tracer
 
 _NUMPY_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 
@@ -106,6 +107,11 @@ def plain_array(name: str, value: Any) -> np.ndarray:
 
     Tensors may have gradients, be on any device, and hold floats that NumPy lacks, bfloat16 say, which become float32.
     """
+    if is_tracer(value):
+        raise MixTypeError(
+            f"{name}: its values are traced by JAX and not known before the compiled function runs; draw outside of "
+            "jax.jit and pass the plan in"
+        )
     if is_foreign(value):
         value = Loan(value).x
     if hasattr(value, "detach"):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MixTypeError, MixValueError
+from ..traced import is_jax
 from .addresses import reach, starts
 from .tokens import pasted as pasted_tokens
 
@@ -31,7 +32,16 @@ __all__ = [
     "untraced",
 ]
 
-_MODULES = {"reference": "reference", "cpu": "cpu", "cuda": "cuda", "torch": "torch_"}
+_MODULES = {"reference": "reference", "cpu": "cpu", "cuda": "cuda", "torch": "torch_", "jax": "jax_"}
+
+#: What each takes, and how that is called.
+_TAKES = {
+    "reference": {"numpy": "a NumPy array"},
+    "cpu": {"numpy": "a NumPy array", "tensor": "a torch tensor"},
+    "cuda": {"tensor": "a torch tensor"},
+    "torch": {"tensor": "a torch tensor"},
+    "jax": {"jax": "a JAX array", "numpy": "a NumPy array"},
+}
 
 
 def is_tensor(x: Any) -> bool:
@@ -60,17 +70,20 @@ def backend_for(x: Any, name: str | None = None) -> Any:
                 name = "cuda"
         elif isinstance(one, np.ndarray):
             name = "cpu"
+        elif is_jax(one):
+            name = "jax"
         else:
             raise MixTypeError(
                 f"{type(one).__name__}: expected a NumPy array, a torch tensor, an array on a GPU (CuPy, JAX), or a "
                 "list of equally sized samples; other arrays: numpy.asarray(x)"
             )
-    if name not in _MODULES:
+    elif name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
-    tensors_only = name in ("cuda", "torch")
-    if (tensors_only and not is_tensor(one)) or (name == "reference" and not isinstance(one, np.ndarray)):
-        wanted = "a torch tensor" if tensors_only else "a NumPy array"
-        raise MixTypeError(f"backend={name!r} on {type(one).__name__}: expected {wanted}")
+    else:
+        kind = "tensor" if tensors else "numpy" if isinstance(one, np.ndarray) else "jax" if is_jax(one) else ""
+        if kind not in _TAKES[name]:
+            wanted = " or ".join(_TAKES[name].values())
+            raise MixTypeError(f"backend={name!r} on {type(one).__name__}: expected {wanted}")
     module = _module(name)
     if name == "cuda":
         module.check_device(one)
