@@ -40,13 +40,19 @@ def test_a_block_of_python_runs_as_it_stands(code: str, tmp_path: Path, monkeypa
 def test_a_block_of_shell_says_what_is_there(code: str, tmp_path: Path) -> None:
     for line in code.splitlines():
         program = line.split()[0]
-        assert program in ("make", "mixops", "pip", "git"), f"{line!r}: no check for {program}"
+        assert program in ("make", "mixops", "pip", "git", "python"), f"{line!r}: no check for {program}"
         if program == "make":  # make test within make test would not end: see that it knows the target
             subprocess.run(["make", "-n", *line.split()[1:]], cwd=ROOT, check=True, capture_output=True)
         elif program == "pip":
             _check_extras(line)
         elif program == "mixops":
             _run_command(line, tmp_path)
+        elif program == "python":  # what it does may take long, or a GPU: see that it knows its options
+            module, *words = line.split()[2:]
+            told = subprocess.run(
+                [sys.executable, "-m", module, "--help"], cwd=ROOT, check=True, capture_output=True, text=True
+            )
+            assert all(word in told.stdout for word in words if word.startswith("--"))
 
 
 def _check_extras(line: str) -> None:
