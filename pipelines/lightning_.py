@@ -16,8 +16,10 @@ from typing import Any
 import mixops as mx
 from mixops import MixTypeError, MixValueError
 
+from .bases import with_bases
 from .hidden import mix_hidden
 from .plan_collate import check_drawing, layout_inside, leaves_all, plan_of_rows
+from .state import VERSION
 
 _PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
@@ -41,7 +43,8 @@ class MixCallback:
 
     Raises:
         MixError: if op is no operator, the seed is out of range, or neither package is installed; in a training step,
-            if the batch is no dict, lacks what the operator needs, or the layer cannot be mixed.
+            if the batch is no dict, lacks what the operator needs, or the layer cannot be mixed; on resuming from a
+            checkpoint that was saved with another operator or seed.
 
     Example:
         >>> import mixops as mx
@@ -54,7 +57,8 @@ class MixCallback:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> MixCallback:
         """An instance that is also a Callback of the package in use: to each of the two only its own is one."""
-        return super().__new__(_with_callbacks(cls, _callbacks()))
+        made: MixCallback = object.__new__(as_callback(cls))
+        return made
 
     def __init__(
         self,
@@ -79,6 +83,14 @@ class MixCallback:
 
     def __repr__(self) -> str:
         return f"MixCallback({self.op!r}, seed={self.seed})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The operator and the seed, for a checkpoint."""
+        return drawing_state(self.op, self.seed)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Hold them against a checkpoint; raises if they differ."""
+        check_drawing_state("MixCallback", state_dict, self.op, self.seed)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Draw the plan, or take it from the batch, and begin to mix."""
@@ -179,15 +191,32 @@ def _again(op: mx.Operator, seed: int, options: dict[str, Any]) -> MixCallback:
     return MixCallback(op, seed, **options)
 
 
-def _callbacks() -> tuple[type, ...]:
-    """The Callback of each package that is loaded, else of one that is installed."""
+def as_callback(cls: type) -> type:
+    """The class as a Callback of each package that is loaded, else of one that is installed."""
     loaded = [name for name in _PACKAGES if name in sys.modules]
     if not loaded:
         loaded = [name for name in _PACKAGES if find_spec(name.partition(".")[0]) is not None][:1]
     if not loaded:
-        raise MixValueError("MixCallback: neither lightning nor pytorch_lightning is installed: install one of them")
-    return tuple(import_module(name).Callback for name in loaded)
+        raise MixValueError(
+            f"{cls.__name__}: neither lightning nor pytorch_lightning is installed: install one of them"
+        )
+    return with_bases(cls, tuple(import_module(name).Callback for name in loaded))
 
 
-def _with_callbacks(cls: type, callbacks: tuple[type, ...]) -> type:
-    return type(cls.__name__, (cls, *callbacks), {"__module__": cls.__module__})
+def drawing_state(op: mx.Operator, seed: int) -> dict[str, Any]:
+    """What a checkpoint keeps of a callback: the place in the training is Lightning's, the plan follows from it."""
+    return {"version": VERSION, "op": repr(op), "seed": seed}
+
+
+def check_drawing_state(owner: str, state: Any, op: mx.Operator, seed: int) -> None:
+    """Refuse to go on with other draws than the training that was saved.
+
+    Raises:
+        MixError: if the state is of another version, operator or seed.
+    """
+    for name, value in drawing_state(op, seed).items():
+        if state.get(name) != value:
+            raise MixValueError(
+                f"{owner}: the checkpoint was saved with {name}={state.get(name)!r}, this one has {value!r}: resume "
+                f"with that {name}; to go on with another, load the weights alone into a new training"
+            )
