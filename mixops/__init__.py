@@ -41,7 +41,7 @@ from .targets import mixed_accuracy, pair_targets, soft_targets, sparse_targets
 if TYPE_CHECKING:
     from .losses import SoftCrossEntropy as SoftCrossEntropy
     from .losses import consistency_loss as consistency_loss
-    from .losses import mixed_loss as mixed_loss
+    from .pair_loss import mixed_loss as mixed_loss
 
 __all__ = [
     "Chain",
@@ -94,8 +94,8 @@ __all__ = [
     "spec_of",
 ]
 
-# These need torch: they load when asked for, and stay out of __all__ so that a star import does without it.
-_LAZY = {"SoftCrossEntropy": "losses", "consistency_loss": "losses", "mixed_loss": "losses"}
+# These need torch or JAX: they load when asked for, and stay out of __all__ so that a star import does without it.
+_LAZY = {"SoftCrossEntropy": "losses", "consistency_loss": "losses", "mixed_loss": "pair_loss"}
 
 
 def __getattr__(name: str) -> Any:

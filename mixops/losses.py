@@ -18,34 +18,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def mixed_loss(fn: Callable[..., Tensor], logits: Tensor, ya: Any, yb: Any, lam: Any) -> Tensor:
-    """Loss of a batch on both parents' labels: mean over all elements of lam·fn(logits, ya) + (1 - lam)·fn(logits, yb).
-
-    For cross entropy it equals the loss on soft targets, since that is linear in the target.
-
-    Args:
-        fn: a function such as ``F.cross_entropy`` or a criterion such as ``nn.CrossEntropyLoss()``. If it knows
-            ``reduction`` it is asked for "none"; a criterion keeps its own. One that only gives a mean will do where
-            lam is the same in all rows.
-        logits: what the model says, (N, ...).
-        ya: labels of the rows, as fn takes them; NumPy arrays become tensors beside the logits, whole numbers int64
-            and floats of the logits' dtype.
-        yb: labels of their partners.
-        lam: share of ya in [0, 1]: a number, or an array or tensor of shape (N,); losses of shape (N, ...) take it
-            row by row.
-
-    Returns:
-        A scalar tensor. It is the plain mean: elements that fn ignores (``ignore_index``) count as 0, class weights
-        are not divided out.
-
-    Raises:
-        MixError: if fn gives one number for the batch while lam differs between rows, its losses are not one for each
-            row, or lam is of another length or, on the CPU, outside [0, 1].
-
-    Example:
-        >>> logits, ya, yb = torch.zeros(2, 4), torch.tensor([0, 1]), torch.tensor([1, 0])
-        >>> round(mixed_loss(nn.functional.cross_entropy, logits, ya, yb, torch.tensor([0.3, 0.9])).item(), 4)
-        1.3863
-    """
+    """See ``pair_loss.mixed_loss``."""
     given = torch.as_tensor(np.array(lam) if isinstance(lam, np.ndarray) else lam)
     # On a GPU a look at the values would wait for all the work before it.
     if (

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -15,8 +17,33 @@ from .errors import MixTypeError, MixValueError
 from .leaves import target_shares
 from .plan import Plan
 from .sequence import PlanSequence
+from .traced import has_tracers, is_jax, is_tracer, known
+
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
 
 
+def _in_jax(verb: _Verb) -> _Verb:
+    """The verb for JAX arrays too: NumPy does the work where it may look at them, and jnp where they are traced."""
+
+    @wraps(verb)
+    def made(*args: Any, **options: Any) -> Any:
+        labels, plan, *more = args if len(args) > 1 else (*args, options.pop("plan"))
+        by_jax = isinstance(plan, (Plan, PlanSequence)) and plan.form is not None
+        if not by_jax and not is_jax(labels):
+            return verb(labels, plan, *more, **options)
+        from . import jax_targets
+
+        if is_tracer(labels) or (by_jax and has_tracers(plan)):
+            return getattr(jax_targets, verb.__name__)(labels, plan, *more, **options)
+        plan = known(plan) if by_jax else plan
+        if is_foreign(labels) or is_tensor(labels):
+            return verb(labels, plan, *more, **options)
+        return jax_targets.handed_over(verb(np.asarray(labels), plan, *more, **options), labels)
+
+    return cast(_Verb, made)
+
+
+@_in_jax
 def soft_targets(
     labels: Any,
     plan: Plan | PlanSequence,
@@ -87,6 +114,7 @@ def soft_targets(
     return soft
 
 
+@_in_jax
 def sparse_targets(
     labels: Any, plan: Plan | PlanSequence, *, num_classes: int | None = None, ignore_index: int | None = None
 ) -> tuple[Any, Any]:
@@ -122,6 +150,7 @@ def sparse_targets(
     return _ids(labels, rows, _as(weights, labels), num_classes, ignore_index)
 
 
+@_in_jax
 def pair_targets(labels: Any, plan: Plan | PlanSequence) -> tuple[Any, Any, Any]:
     """The labels of both parents and the own share: ỹ[n] = lam[n]·ya[n] + (1 - lam[n])·yb[n].
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import MixTypeError
 
 if TYPE_CHECKING:
     from .plan import Plan
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_Verb = TypeVar("_Verb", bound=Callable[..., Any])
 _registered = False
 
 
@@ -63,11 +62,11 @@ def replaced(plan: Plan, **given: Any) -> Plan:
     return put(plan, given)
 
 
-def at_hand(verb: Callable[Concatenate[Plan, _P], _R]) -> Callable[Concatenate[Plan, _P], _R]:
+def at_hand(verb: _Verb) -> _Verb:
     """For a verb of a plan that reads numbers: those that JAX has are fetched; MixTypeError where they are traced."""
 
     @wraps(verb)
-    def done(plan: Plan, *args: _P.args, **options: _P.kwargs) -> _R:
+    def done(plan: Plan, *args: Any, **options: Any) -> Any:
         if plan.form is not None:
             if has_tracers(plan):
                 raise MixTypeError(
@@ -77,4 +76,4 @@ def at_hand(verb: Callable[Concatenate[Plan, _P], _R]) -> Callable[Concatenate[P
             plan = known(plan)
         return verb(plan, *args, **options)
 
-    return done
+    return cast(_Verb, done)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..errors import MixTypeError
 from ..jax import form_of, leaves
@@ -36,7 +37,7 @@ def check_out(x: Any, out: Any) -> None:
 def run(job: Job) -> Any:
     """Gather and blend in one compiled function; inside of another one it becomes a part of that."""
     names, plan, to = job.names, job.plan, job.to
-    if to is not None and to.dtype == "float64" and not jax.config.read("jax_enable_x64"):
+    if to is not None and to.dtype == "float64" and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise MixTypeError(
             'Output(dtype="float64") on a JAX array: JAX has float64 only after jax.config.update("jax_enable_x64", '
             'True); ask for "float32"'
@@ -139,7 +140,7 @@ def _fills(row: Any, rest: tuple[str, ...], which: Any, fills: list[Any], rank: 
         return painted.astype(row.dtype)
     if row.dtype == bool:
         return painted != 0
-    limits = jnp.iinfo(row.dtype)
+    limits = np.iinfo(row.dtype)
     return jnp.clip(jnp.round(painted), limits.min, limits.max).astype(row.dtype)
 
 
