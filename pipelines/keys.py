@@ -143,7 +143,7 @@ class KeyedBatchSampler:
         streams.order_stream(seed, 0)  # refuses a seed that is none
         self.seed = int(seed)
         self._shards_itself = hasattr(sampler, "num_replicas") and hasattr(sampler, "rank")
-        self._given = _check_rank(owner, rank, world_size)
+        self._given = check_rank(owner, rank, world_size)
         if self._shards_itself and self._given not in (None, (sampler.rank, sampler.num_replicas)):
             raise MixValueError(
                 f"{owner}: rank, world_size = {self._given}, but the sampler shards as "
@@ -412,7 +412,8 @@ def _is_data_set(owner: str, sampler: Any) -> bool:
     raise MixTypeError(f"{owner}: {type(sampler).__name__} is neither a data set nor an iterable of indices")
 
 
-def _check_rank(owner: str, rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+def check_rank(owner: str, rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """The rank and number of processes that were given; None where neither was, so that torch.distributed is asked."""
     if rank is None and world_size is None:
         return None
     if rank is None or world_size is None:

@@ -22,6 +22,10 @@ _FIXES = {
     "shuffle": "resume with the shuffle that was saved",
     "drop_last": "resume with the drop_last that was saved",
     "kind": "resume with the kind of loader that was saved",
+    "source": "resume with the shards that were saved, in the same order, or start the epoch again with set_epoch",
+    "lanes": "resume with lanes=, or the number of shards, that was saved; num_workers may be another",
+    "rank": "each rank saves and loads a state of its own",
+    "ranks": "resume a stream on as many ranks as were saved, or start the epoch again with set_epoch",
 }
 
 
