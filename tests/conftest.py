@@ -64,6 +64,19 @@ def from_torch(x: torch.Tensor) -> np.ndarray:
     return x.detach().numpy()
 
 
+def to_cuda(x: np.ndarray) -> torch.Tensor:
+    """A tensor on the GPU with the values, the strides and the alignment of a NumPy array."""
+    tensor = to_torch(x)
+    reach = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True)) + 1 if tensor.numel() else 0
+    skipped = tensor.data_ptr() % 16 // tensor.element_size()
+    memory = torch.zeros(skipped + reach, dtype=tensor.dtype, device="cuda")
+    return memory.as_strided(tensor.shape, tensor.stride(), skipped).copy_(tensor)
+
+
+def from_cuda(x: torch.Tensor) -> np.ndarray:
+    return from_torch(x.cpu())
+
+
 def _same(x: Any) -> Any:
     return x
 
@@ -82,11 +95,19 @@ ENGINES = [
     Engine("torch", "torch", to_torch, from_torch),
     Engine("cuda-host", "cuda", to_torch, from_torch, on_the_host, exchanges=True),
 ]
+#: Every test of an engine runs on a GPU too, where there is one: pytest -m gpu.
+CUDA = pytest.param(Engine("cuda", "cuda", to_cuda, from_cuda, exchanges=True), marks=pytest.mark.gpu)
 
 
-@pytest.fixture(scope="session", params=ENGINES, ids=lambda e: e.name)
+@pytest.fixture(scope="session", params=[*ENGINES, CUDA], ids=lambda e: e.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Every backend, on every kind of array that it takes."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session", params=[*(e for e in ENGINES if e.array is to_torch), CUDA], ids=lambda e: e.name)
+def tensors(request: pytest.FixtureRequest) -> Engine:
+    """Every backend that takes tensors, on tensors."""
     return request.param  # type: ignore[no-any-return]
 
 

@@ -99,14 +99,14 @@ def _put(target: Path, content: str) -> None:
 
 
 @cache
-def compiled(form: Form) -> Any:
-    """The function of a form; g++ is asked once a form and machine."""
+def compiled(source: str) -> Any:
+    """The function of the text of a form; g++ is asked once for each and machine."""
     folder = _folder()
-    built = folder / f"{hashlib.sha256(str(form).encode()).hexdigest()[:24]}.so"
+    built = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:24]}.so"
     if not built.exists():
         part = built.with_suffix(f".{os.getpid()}")
         command = ["g++", *FLAGS, f"-I{folder}", "-x", "c++", "-", "-o", str(part)]
-        done = subprocess.run(command, input=text(form) + LOOP, capture_output=True, text=True)
+        done = subprocess.run(command, input=source + LOOP, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:3000]
         part.replace(built)
     run = ctypes.CDLL(str(built)).run
@@ -127,9 +127,11 @@ class HostChip:
 
     Args:
         launches: what was launched, in order.
+        instead: text of the kernel and what stands in its place, to see that tests notice.
     """
 
     launches: list[Launch] = field(default_factory=list)
+    instead: tuple[str, str] = ("", "")
 
     def serves(self, tensor: torch.Tensor) -> bool:
         return tensor.is_cpu
@@ -149,7 +151,7 @@ class HostChip:
         read: tuple[torch.Tensor | None, ...],
         written: torch.Tensor,
     ) -> None:
-        run, x = compiled(kernel), read[0]
+        run, x = compiled(text(kernel).replace(*self.instead)), read[0]
         assert x is not None
         in_place = x.data_ptr() == written.data_ptr()
         regions = np.zeros(4, _REGION)
@@ -176,9 +178,9 @@ class HostChip:
 
 
 @contextmanager
-def on_the_host() -> Iterator[HostChip]:
+def on_the_host(instead: tuple[str, str] = ("", "")) -> Iterator[HostChip]:
     """Within it backend="cuda" takes CPU tensors and runs the kernel on them."""
-    before, chip = driver._driver, HostChip()
+    before, chip = driver._driver, HostChip(instead=instead)
     driver._driver = chip
     try:
         yield chip

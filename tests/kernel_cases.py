@@ -38,32 +38,30 @@ def check(x: np.ndarray, plan: Any, layout: str, *args: Any, **options: Any) -> 
     return launch
 
 
-@st.composite
-def plans_on(
-    draw: st.DrawFn,
+def made_plan(
+    rng: np.random.Generator,
     rows: int,
     shape: tuple[int, ...],
-    *,
-    k: int | None = None,
-    n: int | None = None,
-    opacities: tuple[float, ...] = OPACITIES,
-    shifts: bool | None = None,
+    k: int = 1,
     fills: Sequence[mx.Fill] = (),
+    opacities: tuple[float, ...] = OPACITIES,
+    *,
+    n: int | None = None,
+    shifts: bool = True,
 ) -> mx.Plan:
     """A plan on that many rows whose boxes begin and end anywhere; every third is empty, full, or one place.
 
     Args:
+        rng: draws it.
         rows: of the source.
         shape: extents of the axes that boxes are on.
-        k: patches of a row; None: 1 or 2.
-        n: rows of the result; None: as many as the source has.
-        opacities: to choose from.
-        shifts: donors lie elsewhere than their boxes; None: either.
+        k: patches of a row.
         fills: that patches may paint.
+        opacities: to choose from.
+        n: rows of the result; None: as many as the source has.
+        shifts: donors may lie elsewhere than their boxes.
     """
-    n, k, rank = rows if n is None else n, draw(st.integers(1, 2)) if k is None else k, len(shape)
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shifts = draw(st.booleans()) if shifts is None else shifts
+    n, rank = rows if n is None else n, len(shape)
     box = np.zeros((n, k, 2 * rank), int)
     for r, extent in enumerate(shape):
         edges = np.sort(rng.integers(0, extent + 1, (n, k, 2)), -1)
@@ -84,3 +82,14 @@ def plans_on(
     opacity = rng.choice(np.array(opacities), (n, k))
     made = (rng.integers(0, rows, n), partner, box, donor, opacity, np.zeros((n, k)), shape)
     return mx.Plan(*made, fills=list(fills)) if fills else mx.Plan(*made)
+
+
+@st.composite
+def plans_on(
+    draw: st.DrawFn, rows: int, shape: tuple[int, ...], *, k: int | None = None, shifts: bool | None = None, **more: Any
+) -> mx.Plan:
+    """``made_plan`` for any seed; None draws k of 1 or 2, and whether donors lie elsewhere."""
+    k = draw(st.integers(1, 2)) if k is None else k
+    shifts = draw(st.booleans()) if shifts is None else shifts
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return made_plan(rng, rows, shape, k, shifts=shifts, **more)

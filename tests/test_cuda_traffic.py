@@ -41,6 +41,16 @@ def test_a_full_fill_reads_nothing_at_all() -> None:
     assert launch.read == 0
 
 
+def test_patches_under_an_opaque_one_that_covers_them_are_not_read() -> None:
+    box = np.array([[[0, 8, 0, 16]] * 3] * 4)
+    partner, opacity = [[1, 2, -1]] * 2 + [[1, 2, 0]] * 2, [[1.0, 0.5, 1.0]] * 4
+    plan = mx.Plan(np.arange(4), partner, box, box, opacity, np.zeros((4, 3)), (8, 16), 3.0)
+    x = data("float32", (4, 3, 8, 16))
+    _, launch = mixed(x, plan, "b c h w")
+    assert launch.read == 2 * x[0].nbytes, "rows 2 and 3 read row 0, and nobody anything else"
+    assert not rows_touched(launch.source["reader"], 4)[1:].any()
+
+
 def test_a_donor_of_opacity_0_is_never_read() -> None:
     x = data("float32", (4, 64))
     _, launch = mixed(x, mx.Mixup().draw(np.random.default_rng(0), mx.Spec(4), lam=1.0, partner=[3, 2, 1, 0]), "b d")
