@@ -376,7 +376,7 @@ class Plan:
         shape = self.shape or paint.shape
         first, second = self.promoted(shape), paint.promoted(shape)
         fills, moved = second.fills, second.partner
-        if self.has_fills:
+        if self.has_fills or self.fills is not _NO_FILL:
             fills = first.fills.joined(second.fills)
             moved = np.where(second.partner < 0, second.partner - len(first.fills), second.partner)
         return self.trusted(
@@ -418,7 +418,7 @@ class Plan:
         fills: Fills | None = None
         for p in plans:
             part = p.promoted(shape).padded(k)
-            if p.has_fills:
+            if p.has_fills or p.fills is not _NO_FILL:
                 if fills is not None and fills != p.fills:
                     moved = np.where(part.partner < 0, part.partner - len(fills), part.partner)
                     part = cls.trusted(part, partner=moved)

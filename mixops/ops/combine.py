@@ -17,6 +17,7 @@ from ..sequence import PlanSequence
 from ..spec import Spec
 from ..streams import child_stream, child_streams, child_word
 from .base import Operator, check_choice, check_number
+from .forms import Form, common_form, formed
 
 
 def _operators(owner: str, ops: Any) -> tuple[Operator, ...]:
@@ -138,14 +139,14 @@ class OneOf(_Combinator):
         forms = None if self.needs or spec.lengths is not None else self._forms.get(kind)
         if forms is None:
             drawn = [child(i) for i in range(len(self.ops))]
-            forms = [_common_form([d[i] for d in drawn if i < len(d)]) for i in range(self.steps)]
+            forms = [common_form([d[i] for d in drawn if i < len(d)]) for i in range(self.steps)]
             self._forms.clear()
             self._forms[kind] = forms
             plans = drawn[place] if place < len(drawn) else []
         else:
             plans = child(place) if place < len(self.ops) else []
         plans = plans + [Plan.identity(spec.n)] * (len(forms) - len(plans))
-        return _as_one([p.promoted(shape).padded(k) for p, (shape, k) in zip(plans, forms, strict=True)])
+        return _as_one([formed(p, form) for p, form in zip(plans, forms, strict=True)])
 
     @cached_property
     def _bounds(self) -> list[float]:
@@ -157,21 +158,14 @@ class OneOf(_Combinator):
         return bounds
 
     @cached_property
-    def _forms(self) -> dict[tuple[Any, ...], list[tuple[tuple[int, ...], int]]]:
-        """Shape and patches of each step, for the kind of batch that was met last."""
+    def _forms(self) -> dict[tuple[Any, ...], list[Form]]:
+        """The form of each step, for the kind of batch that was met last."""
         return {}
-
-
-def _common_form(plans: list[Plan]) -> tuple[tuple[int, ...], int]:
-    """The shape and the number of patches that all these plans can be given."""
-    if len({p.shape for p in plans if p.rank}) > 1:
-        raise MixValueError("OneOf: its operators draw on different axes")
-    return max((p.shape for p in plans), key=len), max(p.k for p in plans)
 
 
 def _chosen(plans: list[Plan], choice: np.ndarray, n: int) -> Plan:
     """Row n of the plan that row n chose; an untouched row where it chose none of these."""
-    shape, k = _common_form(plans)
+    form = common_form(plans)
     if len({p.layer for p in plans}) > 1:
         layers = ", ".join(str(p.layer) for p in plans)
         raise MixValueError(
@@ -180,8 +174,8 @@ def _chosen(plans: list[Plan], choice: np.ndarray, n: int) -> Plan:
         )
     if choice.max(initial=0) == len(plans):
         plans = [*plans, Plan.trusted(Plan.identity(n), layer=plans[0].layer)]
-    if n and (choice == choice[0]).all():  # no rows to gather
-        return plans[choice[0]].promoted(shape).padded(k)
+    if n and not form.fills and (choice == choice[0]).all():  # no rows to gather
+        return formed(plans[choice[0]], form)
     gathered = Plan.concat(plans)[choice * n + ascending(n)]
     in_place = all(p.base is ascending(n) for p in plans)
     return Plan.trusted(gathered, base=ascending(n)) if in_place else gathered
