@@ -1,8 +1,10 @@
-"""Folders that are there whole or not at all: written beside their place, put there at the end."""
+"""Folders and files that are there whole or not at all: written beside their place, put there at the end."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +12,42 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mixops as mx
+
+#: Ends the names of files that are being written; one that is left was being written by a process that was killed.
+UNFINISHED = ".unfinished"
+
+
+@contextmanager
+def whole_file(path: Path, by: str = "") -> Iterator[Path]:
+    """A name beside ``path`` to write a file under; it takes the place of ``path`` at the end, and goes after an error.
+
+    Args:
+        path: of the file. What is there is replaced at one stroke, when the new one lies on the disk.
+        by: tells those apart who may write the same file at the same time; the last one's stays.
+
+    Yields:
+        The name to write under.
+
+    Raises:
+        OSError: if the file cannot be written whole.
+    """
+    fresh = path.with_name(f".{path.name}{by and '-'}{by}{UNFINISHED}")
+    try:
+        yield fresh
+        with fresh.open("rb") as file:
+            flush_to_disk(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """Wait until what was written to an open file lies on the disk; OSError if it does not fit there."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network folders cannot; of others it says that the disk is full, or broken
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -162,8 +162,10 @@ def image_folder(
     return ImageFolder([p for p, _ in kept], [label for _, label in kept] if classes else None, classes, shape, skipped)
 
 
-def read_image(path: str | PathLike[str], size: tuple[int, int] | None = None) -> np.ndarray:
-    """One image file as (h, w, 3) uint8, turned as its EXIF says; cropped to the middle and resized if size is given.
+def read_image(path: str | PathLike[str] | IO[bytes], size: tuple[int, int] | None = None) -> np.ndarray:
+    """One image file, or an open one, as (h, w, 3) uint8, turned as its EXIF says.
+
+    It is cropped to the middle and resized if size is given.
 
     Raises:
         MixError: if the file is no image or broken; the message names it.
@@ -181,7 +183,7 @@ def read_image(path: str | PathLike[str], size: tuple[int, int] | None = None) -
 
 
 @contextmanager
-def _named_errors(path: str | PathLike[str]) -> Iterator[None]:
+def _named_errors(path: str | PathLike[str] | IO[bytes]) -> Iterator[None]:
     from PIL import Image
 
     try:

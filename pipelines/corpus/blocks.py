@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -87,6 +87,18 @@ class _Draft:
     changed: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Some candidates of a block, and what the scorer said of those that are no sentence of the corpus and no earlier
+    candidate of their block (``fresh``); ``failure`` is its first error.
+    """
+
+    drafts: tuple[_Draft, ...]
+    fresh: tuple[bool, ...]
+    scores: np.ndarray | None
+    failure: str | None
+
+
 class BlockMaker:
     """Makes blocks of candidates of a corpus.
 
@@ -141,27 +153,37 @@ class BlockMaker:
         Raises:
             MixError: if the scorer returns anything but a number for each sentence.
         """
-        counts, failure = Counts(), None
-        sentences: list[MixedSentence] = []
+        return self.settle(number, self.judged(number), before, wanted)
+
+    def judged(self, number: int) -> Iterator[Judged]:
+        """The candidates of a block with their scores, some at a time: a function of the maker and the number alone."""
         here: set[tuple[str, ...]] = set()
         drafts = list(self._drafts(number))
         for start in range(0, len(drafts), _AT_ONCE):
-            if wanted is not None and len(sentences) >= wanted:
-                break
             some = drafts[start : start + _AT_ONCE]
             fresh = []
             for draft in some:
-                known = draft.tokens in self._given or draft.tokens in before or draft.tokens in here
-                fresh.append(bool(draft.changed) and not known)
+                fresh.append(bool(draft.changed) and draft.tokens not in self._given and draft.tokens not in here)
                 here.add(draft.tokens)
             scores, why = self._scores([d for d, new in zip(some, fresh, strict=True) if new])
-            failure = failure or why
-            place = np.cumsum(fresh) - 1
-            for draft, new, k in zip(some, fresh, place, strict=True):
+            yield Judged(tuple(some), tuple(fresh), scores, why)
+
+    def settle(
+        self, number: int, judged: Iterable[Judged], before: set[tuple[str, ...]], wanted: int | None = None
+    ) -> Block:
+        """What a block gives when its candidates have been judged, here or elsewhere; see ``block``."""
+        counts, failure = Counts(), None
+        sentences: list[MixedSentence] = []
+        for part in judged:
+            if wanted is not None and len(sentences) >= wanted:
+                break
+            failure = failure or part.failure
+            place = np.cumsum(part.fresh) - 1
+            for draft, new, k in zip(part.drafts, part.fresh, place, strict=True):
                 if wanted is not None and len(sentences) >= wanted:
                     break
-                score = scores[k] if new and scores is not None else None
-                if not new:
+                score = part.scores[k] if new and part.scores is not None else None
+                if not new or draft.tokens in before:
                     verdict = Counts(1, no_token=1) if not draft.changed else Counts(1, repeated=1)
                 elif score is None or self.judge.accepts(score):
                     verdict = Counts(1, accepted=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from ..text.vocabulary import Coverage
-from .blocks import Block, BlockMaker, Counts, words_of
+from .blocks import Block, BlockMaker, Counts, Judged, words_of
 from .judging import Judge, Score
 from .lookup import WordSpace
 from .mixed import MixedSentence
@@ -22,6 +22,9 @@ from .tagged import TaggedCorpus
 
 # Candidates that are made before it is given up: so many for each sentence that is wanted, and so many more.
 _TRIES, _MORE_TRIES = 50, 1000
+
+#: Makes and judges the candidates of blocks, in order: see ``Generation.blocks``.
+Judging = Callable[[BlockMaker, Sequence[int]], Iterable[Iterable[Judged]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,15 +112,17 @@ class Generation:
         _whole("most_candidates", most_candidates, 0)
         #: Blocks after which it ends, whatever they have given.
         self.most_blocks = math.ceil(most_candidates / (2 * block))
-        self._maker = BlockMaker(self.corpus, op, space, judge, int(seed), soft, int(block))
+        self.maker = BlockMaker(self.corpus, op, space, judge, int(seed), soft, int(block))
 
-    def blocks(self, start: int = 0, before: Iterable[Any] = ()) -> Iterator[Block]:
+    def blocks(self, start: int = 0, before: Iterable[Any] = (), *, judge: Judging | None = None) -> Iterator[Block]:
         """Blocks in order, until enough sentences were accepted or too many candidates made.
 
         Args:
             start: number of the first block.
             before: sentences that the blocks before it gave (or just their tokens, as sequences): none of them comes
                 again, and they count towards those that are wanted.
+            judge: makes and judges the candidates elsewhere: takes the maker and the numbers of blocks, and gives what
+                ``maker.judged`` gives for each, in order; it may be ended early. None: here, one block at a time.
 
         Returns:
             An iterator: the very blocks that it would have come to if begun at 0.
@@ -127,17 +132,18 @@ class Generation:
                 number for each sentence.
         """
         _whole("start", start, 0)
-        return self._blocks(int(start), {tuple(getattr(s, "tokens", s)) for s in before})
+        return self._blocks(int(start), {tuple(getattr(s, "tokens", s)) for s in before}, judge or _judged_here)
 
-    def _blocks(self, start: int, before: set[tuple[str, ...]]) -> Iterator[Block]:
-        if not len(self._maker.index):
+    def _blocks(self, start: int, before: set[tuple[str, ...]], judge: Judging) -> Iterator[Block]:
+        numbers = range(start, self.most_blocks)
+        if not len(self.maker.index) or not numbers or len(before) >= self.wanted:
             return
-        for number in range(start, self.most_blocks):
-            if len(before) >= self.wanted:
-                return
-            made = self._maker.block(number, before, self.wanted - len(before))
+        for number, judged in zip(numbers, judge(self.maker, numbers), strict=False):
+            made = self.maker.settle(number, judged, before, self.wanted - len(before))
             before.update(tuple(sentence.tokens) for sentence in made.sentences)
             yield made
+            if len(before) >= self.wanted:
+                return
 
     def reason(self, counts: Counts, failure: str | None = None) -> str | None:
         """Why fewer sentences were accepted than wanted; None if they are as many.
@@ -151,9 +157,9 @@ class Generation:
         """
         if counts.accepted >= self.wanted:
             return None
-        if not len(self._maker.index):
+        if not len(self.maker.index):
             return (
-                f"no two of the {len(self.corpus)} sentences have windows that fit one another ({self._maker.eligible} "
+                f"no two of the {len(self.corpus)} sentences have windows that fit one another ({self.maker.eligible} "
                 f"have a window that is eligible): {self.op!r} asks for more than they have; try fewer tags in a "
                 "window, a lower density, a smaller window or another variant"
             )
@@ -165,6 +171,10 @@ class Generation:
             f"{counts.accepted} of {self.wanted} sentences were accepted when {counts.candidates} candidates had been "
             f"made{failed if counts.failed else ''}; {more} more most_candidates gives more"
         )
+
+
+def _judged_here(maker: BlockMaker, numbers: Sequence[int]) -> Iterator[Iterable[Judged]]:
+    return map(maker.judged, numbers)
 
 
 def generate_blocks(

@@ -7,7 +7,6 @@ run was cut off, and goes.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import json
@@ -19,6 +18,7 @@ from typing import Any
 
 from mixops import MixValueError
 
+from ..folders import flush_to_disk, whole_file
 from .blocks import Block, Counts
 from .mixed import MixedSentence
 from .reading import read_tagged
@@ -63,7 +63,9 @@ class _Record:
     done: bool = False
 
     def save(self, path: Path) -> None:
-        _replace(path, (json.dumps({**_FORMAT, **asdict(self)}, ensure_ascii=False, indent=1) + "\n").encode())
+        with whole_file(path) as fresh:
+            told = json.dumps({**_FORMAT, **asdict(self)}, ensure_ascii=False, indent=1)
+            fresh.write_text(f"{told}\n", encoding="utf-8")
 
 
 def record_of(out: str | Path) -> Path:
@@ -117,9 +119,8 @@ def write_augmented(
         before = _cut(data, record)
         _append(blocks(record.next_block, before), data, record, record_of(out), tag_names, progress)
         if form == ".parquet":
-            half = Path(f"{out}.part")
-            write_parquet(data, half, tag_names)
-            half.replace(out)
+            with whole_file(out) as half:
+                write_parquet(data, half, tag_names)
             content = out.read_bytes()
             record.bytes, record.sha256 = len(content), hashlib.sha256(content).hexdigest()
         record.done = True
@@ -180,7 +181,7 @@ def _cut(data: Path, record: _Record) -> list[tuple[str, ...]]:
     """Cut off what was not recorded; tokens of the sentences that stay."""
     with data.open("ab") as file:
         file.truncate(record.bytes)
-        _sync(file.fileno())
+        flush_to_disk(file.fileno())
     return [sentence.tokens for sentence in read_tagged(data, scheme="plain")] if record.sentences else []
 
 
@@ -200,7 +201,7 @@ def _append(
                 raise MixValueError(f"{data}: something else writes into it: let one run write into a file")
             file.write(content)
             file.flush()
-            _sync(file.fileno())
+            flush_to_disk(file.fileno())
             written.update(content)
             record.bytes += len(content)
             record.sha256 = written.hexdigest()
@@ -218,21 +219,3 @@ def _encoded(sentences: Sequence[MixedSentence], data: Path, tag_names: Sequence
     content = "".join(lines(sentence, tag_names) for sentence in sentences).encode()
     if content:  # each block is a gzip file of its own: gzip files one after another are one
         yield gzip.compress(content, mtime=0) if low.endswith(".gz") else content
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    half = path.with_name(f"{path.name}.new")
-    with half.open("wb") as file:
-        file.write(content)
-        file.flush()
-        _sync(file.fileno())
-    half.replace(path)
-
-
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some network folders cannot; of others it says that the disk is full, or broken
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise
