@@ -79,6 +79,28 @@ def test_in_place_the_short_way_refuses_what_the_long_one_does(chip: HostChip) -
         mx.mix(x, drawn(cycle, 3, (), 0), "b d", out=x, backend="cuda")
 
 
+@pytest.mark.parametrize("kind", ["discrete", "valid"])
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32"])
+def test_the_short_way_leaves_fills_out_of_ids_and_masks(kind: str, dtype: str) -> None:
+    forgotten()
+    op = mx.CutMix(per="sample") | mx.Cutout(3, fill=7)
+    x = np.random.default_rng(0).integers(0, 2, (3, 4, 6)).astype(dtype)
+    with on_the_host() as chip:
+        for key in range(4):
+            plan = drawn(op, 3, (4, 6), key)
+            result = mx.mix(to_torch(x), plan, "b h w", kind, backend="cuda")
+            naive.mix(x, plan, "b h w", kind).check(from_torch(result))
+    assert len(chip.launches) == 4
+
+
+def test_a_fill_given_for_a_mask_is_for_that_mix_alone(chip: HostChip) -> None:
+    forgotten()
+    masks, plan = torch.ones(3, 8, 8, dtype=torch.int64), drawn(mx.Cutout(4, fill=7), 3, (8, 8), 0)
+    for _ in range(2):
+        assert 5 in mx.mix(masks, plan, "b h w", "discrete", fill=5, backend="cuda")
+        assert mx.mix(masks, plan, "b h w", "discrete", backend="cuda").eq(1).all()
+
+
 def test_the_second_mix_of_a_kind_is_not_checked_again(chip: HostChip, monkeypatch: pytest.MonkeyPatch) -> None:
     forgotten()
     x, op = torch.zeros(4, 3, 8, 8), OPERATORS["fills"]

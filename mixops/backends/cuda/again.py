@@ -49,6 +49,7 @@ class Known:
         dtype: of the result.
         blends: may opacities lie between 0 and 1?
         any_fill: may fills be any number?
+        leave_fills: are patches that paint left out?
         fills: those that stand among the arguments, and that suit.
         slots: of rows that exchange, as they stand among the arguments; None: out of place.
     """
@@ -63,6 +64,7 @@ class Known:
     dtype: torch.dtype
     blends: bool
     any_fill: bool
+    leave_fills: bool
     fills: Fills
     slots: np.ndarray | None
     lock: Any = field(default_factory=Lock)
@@ -70,6 +72,8 @@ class Known:
     def __post_init__(self) -> None:
         form, packing = self.made.form, self.packing
         self.arguments = self.made.arguments.copy()
+        # The plan that was remembered had them switched off; those that follow come as they were drawn.
+        self.arguments["leave_fills"] = self.leave_fills
         self.addresses = self.arguments.view(np.uint64)
         words = self.arguments["words"][0]
         n, k, rank = packing.n, packing.k, form.rank
@@ -193,7 +197,8 @@ def remember(job: Job, made: Recipe, packing: Packing, x: Tensor, out: Tensor, s
         None if plain else tuple(out.shape),
         out.dtype,
         job.kind != "discrete" and (dtype in _FREE or dtype == "uint8"),
-        dtype in _FREE,
+        dtype in _FREE or job.kind != "continuous",
+        job.kind != "continuous",
         plan.fills,
         slots,
     )
