@@ -258,6 +258,13 @@ def test_boxes_beyond_16_bits(dtype: str, extent: int) -> None:
     assert launch.form.wide == (extent > 65535)
 
 
+def test_boxes_beyond_16_bits_on_two_axes() -> None:
+    x = np.arange(2 * 3 * 66000).reshape(2, 3, 66000).astype(np.float32)
+    box, donor = np.array([[[1, 3, 9, 65990]], [[0, 1, 65999, 66000]]]), np.array([[[0, 2, 3, 65984]], [[2, 3, 0, 1]]])
+    plan = mx.Plan([0, 1], [[1], [0]], box, donor, np.ones((2, 1)), np.zeros((2, 1)), (3, 66000))
+    np.testing.assert_array_equal(mixed(x, plan, "b h w")[0], mx.mix(x, plan, "b h w"))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_larger_images_are_what_the_cpu_backend_makes_of_them(dtype: str) -> None:
     x = data(dtype, (3, 64, 64, 3))
