@@ -164,13 +164,13 @@ def record_timm(seed: int) -> Case:
     mixed = torch.from_numpy(x.copy())
     with listening(np.random, "rand", "beta", "randint") as heard:
         mixed, target = mixer(mixed, torch.arange(n))
-    draw = _timm_draw(heard, n, mode, alphas if minmax is None else (alphas[0], 1.0), prob, minmax is not None)
+    draw = timm_draw(heard, n, mode, alphas if minmax is None else (alphas[0], 1.0), prob, minmax is not None)
     return Case(
         "timm", {**shared, "correct_lam": correct}, draw, x, mixed.numpy(), target.numpy(), not np.all(draw["cutmix"])
     )
 
 
-def _timm_draw(
+def timm_draw(
     heard: Heard, n: int, mode: str, alphas: tuple[float, float], prob: float, minmax: bool
 ) -> dict[str, np.ndarray]:
     """The numbers of timm's calls, one for each row; rows past the middle mirror those before in pairs."""
