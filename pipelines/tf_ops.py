@@ -30,7 +30,7 @@ def mixed(
     layout: str,
     kind: str = "continuous",
     *,
-    fill: float | tuple[float, ...] | None = None,
+    fill: Any = None,
 ) -> Any:
     """Apply a plan to a tensor: ``mixops.mix`` in TensorFlow's operations; gradients flow to all rows that take part.
 
