@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Protocol, Self
 
+import numpy as np
+
 from mixops import MixTypeError, MixValueError
 
 from .adapters import as_array
@@ -156,13 +158,15 @@ class TarShard:
         return _Counted(self._samples(), at)
 
     def _samples(self) -> Iterator[Any]:
-        from webdataset.tariterators import tarfile_samples  # type: ignore[import-untyped]
+        from webdataset.gopen import gopen  # type: ignore[import-untyped]
+        from webdataset.tariterators import group_by_keys, tar_file_expander  # type: ignore[import-untyped]
 
         key = None
         try:
-            for sample in tarfile_samples([{"url": self.url}]):
-                key = sample["__key__"]
-                yield sample
+            with gopen(self.url) as stream:  # tarfile_samples leaves it open where a pass is left in the middle
+                for sample in group_by_keys(tar_file_expander([{"url": self.url, "stream": stream}])):
+                    key = sample["__key__"]
+                    yield sample
         except Exception as err:  # of tarfile, of what opens the url, of the network
             last = "at its start" if key is None else f"after sample {key!r}"
             reason = err.args[0] if err.args else err
@@ -188,14 +192,14 @@ class TarShard:
             # Decoder.decode would go on to other members too, and name none of them.
             self._decode1 = Decoder([imagehandler(self.images)], post=[_basic]).decode1
         try:
-            return self._decode1(ending, value)
+            return _writable(self._decode1(ending, value))
         except Exception as err:  # whatever PIL, NumPy and json say of broken bytes
             raise MixValueError(f"{key}.{ending} cannot be decoded: {type(err).__name__}: {err}") from err
 
 
 def _basic(key: str, data: bytes) -> Any:
     """What webdataset makes of an ending, but for pickles."""
-    from webdataset.autodecode import basichandlers  # type: ignore[import-untyped]
+    from webdataset.autodecode import basichandlers
 
     if key.rsplit(".", 1)[-1] in _PICKLES:
         raise MixValueError("to read a pickle is to run it: write .npy, .json or .txt, or name the other columns")
@@ -233,11 +237,24 @@ def huggingface_shards(dataset: Any, columns: Mapping[str, str] | Sequence[str])
         raise MixTypeError(f"huggingface_shards: got {type(dataset).__name__}, expected an IterableDataset: {fix}")
     if getattr(dataset, "_distributed", None) is not None:
         raise MixValueError("huggingface_shards: this data set is split by node: leave that to StreamLoader(rank=...)")
+    if _shuffles(getattr(dataset, "_ex_iterable", None)):
+        raise MixValueError(
+            "huggingface_shards: this data set is shuffled by itself, and a resume would lose the samples of its "
+            "buffer: leave shuffle() away, and give StreamLoader(shuffle=...)"
+        )
     named, have = _columns("huggingface_shards", columns), dataset.column_names
     missing = [column for column in named if have is not None and column not in have]
     if missing:
         raise MixValueError(f"huggingface_shards: no column {missing[0]!r}, the data set has {have}")
     return [HuggingFaceShard(dataset, index, named) for index in range(dataset.num_shards)]
+
+
+def _shuffles(iterable: Any) -> bool:
+    """Does a data set of Hugging Face hold a buffer that shuffles? It tells by the names of its parts alone."""
+    if type(iterable).__name__.startswith("BufferShuffled"):
+        return True
+    parts = [getattr(iterable, "ex_iterable", None), *getattr(iterable, "ex_iterables", ())]
+    return any(_shuffles(part) for part in parts if part is not None)
 
 
 class HuggingFaceShard:
@@ -255,7 +272,7 @@ class HuggingFaceShard:
 
     def decode(self, raw: Any) -> dict[str, Any]:
         """See Shard."""
-        return {name: as_array(raw[column]) for column, name in self.columns.items()}
+        return {name: _writable(as_array(raw[column])) for column, name in self.columns.items()}
 
 
 class _Rows:
@@ -281,11 +298,6 @@ class _Rows:
         while self._used >= len(self._rows):
             chunk = next(self._chunks)
             self._start, self._end = self._end, self._dataset.state_dict()
-            if "BufferShuffled" in str(self._end):
-                raise MixValueError(
-                    "this data set is shuffled by itself, and a resume would lose the samples of its buffer: leave "
-                    "shuffle() away, and give StreamLoader(shuffle=...)"
-                )
             self._rows = self._taken_apart(chunk)
             self._used, self._skip = self._skip, 0
         self._used += 1
@@ -316,6 +328,11 @@ def _state_at(at: Any) -> tuple[Any, int]:
     ):
         raise MixValueError(f"the state has {at!r}, which is no place in a Hugging Face data set")
     return at["state"], count("StreamLoader", "state skip", at["skip"])
+
+
+def _writable(value: Any) -> Any:
+    """A copy of an array that must not be written to: torch warns of tensors over such memory."""
+    return value.copy() if isinstance(value, np.ndarray) and not value.flags.writeable else value
 
 
 def _columns(owner: str, columns: Any) -> dict[str, str]:

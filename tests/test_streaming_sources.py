@@ -1,0 +1,488 @@
+"""Streams as sources: the same batches for any number of workers and after a restart, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import streamed
+import webdataset as wds
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loading import more_workers, same, stateful
+from mixops.pipelines import MixLoader, PerSample
+from mixops.pipelines.stream_lanes import Pass, Turns
+from mixops.pipelines.streaming import StreamLoader, huggingface_shards
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+import mixops as mx
+
+KINDS = ["tar", "parquet"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return streamed.write(tmp_path_factory.mktemp("shards"))
+
+
+def ids(batches: Any) -> list[int]:
+    return [int(i) for batch in batches for i in batch["id"]]
+
+
+def through_json(state: Any) -> Any:
+    return json.loads(json.dumps(state))
+
+
+# -- order ---------------------------------------------------------------------------------------------------------
+
+
+@more_workers
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sample_comes_once_and_the_batches_are_the_same_for_any_number_of_workers(
+    kind: str, folder: Path
+) -> None:
+    source = streamed.shards(folder, kind)
+    expected = None
+    for workers in (0, 1, 2, 4):
+        loader = streamed.mixed(source, workers)
+        got = [list(loader) for _ in range(2)]
+        expected = expected or got
+        assert same(got, expected), workers
+    assert expected
+    first, second = map(ids, expected)
+    assert sorted(first) == sorted(second) == list(range(streamed.N))
+    assert first != second
+    assert sum(len(batch["id"]) < 8 for batch in expected[0]) <= 4  # of each lane the last
+
+
+def test_mixing_in_the_main_process_is_keyed_by_the_step_as_always(folder: Path) -> None:
+    source = streamed.shards(folder, "tar")
+    whole = list(streamed.mixing(source))
+    plain = list(streamed.loader(source))
+    assert same(whole, list(MixLoader(plain, streamed.OP, streamed.FIELDS, seed=7)))
+    assert same([b["id"] for b in whole], [b["id"] for b in streamed.mixed(source)])
+
+
+def test_tar_and_parquet_hold_the_digits(folder: Path) -> None:
+    images, labels = streamed.digits()
+    for kind in KINDS:
+        for batch in streamed.loader(streamed.shards(folder, kind), shuffle=0, stage=None):
+            at = np.asarray(batch["id"])
+            assert np.array_equal(np.asarray(batch["image"]).reshape(-1, 8, 8), images[at, 0])
+            assert np.array_equal(batch["label"], labels[at])
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> tuple[list[list[int]], dict[str, Any]]:
+    sizes = draw(st.lists(st.integers(0, 9), min_size=1, max_size=8))
+    numbers = iter(range(100))
+    options = {
+        "lanes": draw(st.integers(1, len(sizes))),
+        "shuffle": draw(st.integers(0, 7)),
+        "drop_last": draw(st.booleans()),
+    }
+    return [[next(numbers) for _ in range(size)] for size in sizes], options
+
+
+def plain(samples: Any) -> list[int]:
+    return list(samples)
+
+
+@settings(max_examples=150)
+@given(jobs(), st.integers(1, 4), st.data())
+def test_a_stream_goes_on_where_it_was_saved_and_loses_and_repeats_nothing(
+    job: tuple[list[list[int]], dict[str, Any]], size: int, data: st.DataObject
+) -> None:
+    shards, options = job
+    options |= {"seed": 3, "collate": plain}
+    whole = list(StreamLoader(shards, size, **options))
+    came = sorted(chain.from_iterable(whole))
+    assert len(set(came)) == len(came)
+    assert set(came) == set(chain.from_iterable(shards)) or options["drop_last"]
+    assert all(len(batch) == size for batch in whole) or not options["drop_last"]
+
+    loader = StreamLoader(shards, size, **options)
+    cut = data.draw(st.integers(0, len(whole)))
+    running = iter(loader)
+    head = [next(running) for _ in range(cut)]
+    assert loader.step == cut
+    resumed = StreamLoader(shards, size, **options)
+    resumed.load_state_dict(through_json(loader.state_dict()))
+    assert head + list(resumed) == whole
+    assert resumed.epoch == 1
+    assert list(resumed) == list(chain(running, loader))[len(whole) - cut :]
+
+
+@given(jobs(), st.integers(1, 3), st.integers(1, 6), st.data())
+def test_workers_that_take_turns_hand_out_the_order_of_one(
+    job: tuple[list[list[int]], dict[str, Any]], size: int, workers: int, data: st.DataObject
+) -> None:
+    shards, options = job
+    loader = StreamLoader(shards, size, seed=3, collate=plain, **options)
+    running = iter(loader)
+    for _ in range(data.draw(st.integers(0, 4))):
+        next(running, None)
+    made = loader._job(loader.epoch)
+
+    def handed_out(job: Pass, workers: int) -> list[Any]:
+        active, got = [Turns(job, worker, workers) for worker in range(workers)], []
+        while active:  # as a DataLoader asks its workers
+            for one in list(active):
+                try:
+                    got.append(next(one))
+                except StopIteration:
+                    active.remove(one)
+        return [(d.lane, d.batch, d.place) for d in got if d.lane >= 0]
+
+    assert handed_out(made, workers) == handed_out(made, 1)
+
+
+# -- resuming ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("cut", "before", "after"), [(0, 0, 0), (3, 2, 0), (7, 0, 2), (14, 0, 0)])
+def test_a_run_goes_on_with_another_number_of_workers(
+    kind: str, cut: int, before: int, after: int, folder: Path
+) -> None:
+    source = streamed.shards(folder, kind)
+    whole = streamed.mixing(source)
+    expected = [list(whole) for _ in range(2)]
+    first = streamed.mixing(source, before)
+    running = iter(first)
+    head = [next(running) for _ in range(cut)]
+    second = streamed.mixing(streamed.shards(folder, kind), after)
+    second.load_state_dict(through_json(first.state_dict()))
+    assert same([head + list(second), list(second)], expected)
+
+
+def test_a_run_that_is_killed_goes_on_with_the_same_batches(tmp_path: Path) -> None:
+    folder, kind = streamed.write(tmp_path), "parquet"
+    whole = streamed.mixing(streamed.shards(folder, kind))
+    expected = [streamed.digest(batch) for _ in range(2) for batch in whole]
+    command = [sys.executable, streamed.__file__, str(folder), kind, "2", "5"]
+    assert subprocess.run(command, check=False).returncode == 9
+    streamed.main(folder, kind, 0, 0)
+    assert (folder / "batches.txt").read_text().split() == expected
+
+
+def test_a_data_set_of_hugging_face_goes_on_through_its_own_state() -> None:
+    seen: list[int] = []
+
+    def noted(row: dict[str, int]) -> dict[str, int]:
+        seen.append(row["x"])
+        return row
+
+    stream = Dataset.from_dict({"x": range(1000)}).to_iterable_dataset(num_shards=2).map(noted)
+    loader = StreamLoader(huggingface_shards(stream, ["x"]), 10, seed=0)
+    running = iter(loader)
+    for _ in range(40):
+        next(running)
+    state = through_json(loader.state_dict())
+    seen.clear()
+    resumed = StreamLoader(huggingface_shards(stream, ["x"]), 10, seed=0)
+    resumed.load_state_dict(state)
+    rest = [int(x) for batch in resumed for x in batch["x"]]
+    assert sorted(rest) == [*range(200, 500), *range(700, 1000)]
+    assert len(seen) <= 600 + 2 * 32  # of each shard the chunk that was begun is read again
+
+
+def test_samples_that_are_skipped_are_not_decoded(folder: Path) -> None:
+    decoded: list[int] = []
+
+    def noted(sample: dict[str, Any]) -> dict[str, Any]:
+        decoded.append(sample["id"])
+        return sample
+
+    source = streamed.shards(folder, "tar")
+    loader = StreamLoader(source, 4, seed=1, stage=PerSample(noted, 0))
+    running = iter(loader)
+    for _ in range(6):
+        next(running)
+    resumed = StreamLoader(source, 4, seed=1, stage=PerSample(noted, 0))
+    resumed.load_state_dict(loader.state_dict())
+    decoded.clear()
+    assert len(ids(resumed)) == len(decoded) == streamed.N - 24
+
+
+def test_stages_draw_the_same_for_any_lanes(folder: Path) -> None:
+    def table(**options: Any) -> dict[int, bytes]:
+        batches = streamed.loader(streamed.shards(folder, "tar"), **options)
+        return {
+            int(i): np.asarray(x).tobytes()
+            for batch in batches
+            for i, x in zip(batch["id"], batch["image"], strict=True)
+        }
+
+    assert table(lanes=1) == table(lanes=5) == table(shuffle=0)
+    assert table(stage=PerSample(streamed.with_channel, 6)) != table()
+
+
+# -- ranks ---------------------------------------------------------------------------------------------------------
+
+
+def test_ranks_share_the_stream_and_draw_different_plans(folder: Path) -> None:
+    source = streamed.shards(folder, "tar")
+    ranks = [list(streamed.mixed(source, rank=rank, world_size=2)) for rank in range(2)]
+    assert sorted(ids(chain(*ranks))) == list(range(streamed.N))
+    lams = [np.asarray(batches[0]["label"]).max(1).tolist() for batches in ranks]
+    assert lams[0] != lams[1]
+
+
+def test_a_state_belongs_to_a_rank(folder: Path) -> None:
+    source = streamed.shards(folder, "tar")
+    state = streamed.loader(source, rank=0, world_size=2).state_dict()
+    with pytest.raises(mx.MixError, match=r"rank=0.* has 1: each rank saves and loads a state of its own"):
+        streamed.loader(source, rank=1, world_size=2).load_state_dict(state)
+    with pytest.raises(mx.MixError, match=r"ranks=2.* has 1"):
+        streamed.loader(source).load_state_dict(state)
+
+
+# -- what the libraries bring themselves ---------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <_io.FileIO:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pipeline_of_webdataset_resumes_by_reading_on(workers: int, folder: Path) -> None:
+    urls = [str(path) for path in sorted(folder.glob("*.tar"))]
+
+    def made() -> MixLoader:
+        data = wds.WebDataset(urls, shardshuffle=False).decode("l8").to_tuple("png", "cls").batched(8)
+        fields = {0: mx.Field("b h w"), 1: mx.Labels(10)}
+        return MixLoader(wds.WebLoader(data, batch_size=None, num_workers=workers), streamed.OP, fields, seed=7)
+
+    whole, first = list(made()), made()
+    running = iter(first)
+    head = [next(running) for _ in range(5)]
+    second = made()
+    second.load_state_dict(through_json(first.state_dict()))
+    assert same(head + list(second), whole)
+    gc.collect()  # webdataset leaves files open
+    assert sum(len(batch[0]) for batch in whole) == streamed.N
+
+
+@stateful
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stateful_loader_over_hugging_face_resumes_through_its_own_state(workers: int) -> None:
+    columns = {"x": np.random.default_rng(0).random((50, 4), np.float32), "y": np.arange(50) % 3}
+
+    def made(workers: int) -> MixLoader:
+        stream = Dataset.from_dict(columns).to_iterable_dataset(num_shards=2).with_format("torch")
+        loader = StatefulDataLoader(stream, batch_size=4, num_workers=workers)
+        return MixLoader(loader, mx.Mixup(0.8), {"x": mx.Field("b d"), "y": mx.Labels(3)}, seed=7)
+
+    whole, first = list(made(workers)), made(workers)
+    running = iter(first)
+    head = [next(running) for _ in range(5)]
+    second = made(workers)
+    second.load_state_dict(first.state_dict())
+    assert same(head + list(second), whole)
+
+
+def test_a_plain_dataloader_over_hugging_face_depends_on_the_number_of_workers() -> None:
+    stream = Dataset.from_dict({"x": range(40)}).to_iterable_dataset(num_shards=4)
+    orders = [[batch["x"].tolist() for batch in DataLoader(stream, 4, num_workers=workers)] for workers in (0, 2)]
+    assert orders[0] != orders[1]  # docs/sources.md says so
+
+
+# -- errors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(folder: Path, tmp_path: Path) -> Path:
+    """The tar files; in the second the picture of sample 30 is cut off."""
+    for path in folder.glob("*.tar"):
+        shutil.copy(path, tmp_path)
+    with wds.TarWriter(str(tmp_path / "digits-1.tar")) as writer:
+        for row in streamed.rows()[1]:
+            image = row["image"][:40] if row["id"] == 30 else row["image"]
+            writer.write({"__key__": f"{row['id']:04d}", "png": image, "cls": row["label"], "id": row["id"]})
+    return tmp_path
+
+
+def gone_through(loader: Any) -> tuple[list[Any], list[str]]:
+    batches, errors, running = [], [], iter(loader)
+    while True:
+        try:
+            batches.append(next(running))
+        except StopIteration:
+            return batches, errors
+        except mx.MixError as err:
+            errors.append(str(err))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_member_is_named_and_the_pass_goes_on_without_it(workers: int, broken: Path) -> None:
+    batches, errors = gone_through(streamed.mixed(streamed.shards(broken, "tar"), workers))
+    assert len(errors) == 1
+    assert "digits-1.tar, sample 7: 0030.png cannot be decoded" in errors[0]
+    assert sorted(ids(batches)) == [i for i in range(streamed.N) if i != 30]
+
+
+def test_a_broken_member_can_be_left_out_with_a_warning(broken: Path) -> None:
+    loader = streamed.mixed(streamed.shards(broken, "tar"), on_bad="warn")
+    with pytest.warns(UserWarning, match=r"left out: digits-1.tar, sample 7: 0030.png"):
+        batches = list(loader)
+    assert sorted(ids(batches)) == [i for i in range(streamed.N) if i != 30]
+
+
+def test_a_tar_file_that_is_cut_off_is_named_and_the_others_are_read(folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("*.tar"):
+        shutil.copy(path, tmp_path)
+    cut = tmp_path / "digits-2.tar"
+    cut.write_bytes(cut.read_bytes()[: 512 * 31 + 100])
+    batches, errors = gone_through(streamed.loader(streamed.shards(tmp_path, "tar")))
+    assert len(errors) == 1
+    assert "digits-2.tar cannot be read after sample '00" in errors[0]
+    assert "the rest of this shard is left out" in errors[0]
+    came = set(ids(batches))
+    assert {*range(42), *range(72, 100)} <= came
+    assert 42 in came
+    assert len(came) < streamed.N
+
+
+def test_a_pickle_in_a_tar_file_is_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "a.tar", tmp_path / "ran"
+    harm = f"cposix\nsystem\n(S'touch {trace}'\ntR.".encode()
+    with wds.TarWriter(str(path)) as writer:
+        writer.write({"__key__": "0", "pyd": harm, "cls": 1})
+    for columns in ({"pyd": "x"}, {"cls": "y"}):
+        loader = StreamLoader(streamed.tar_shards([str(path)], columns), 1, seed=0)
+        if "pyd" in columns:
+            with pytest.raises(mx.MixError, match=r"a.tar, sample 0: 0.pyd .*to read a pickle is to run it"):
+                next(iter(loader))
+        else:
+            assert next(iter(loader))["y"].tolist() == [1]
+    assert not trace.exists()
+
+
+def test_what_is_no_stream_is_refused(folder: Path) -> None:
+    data = Dataset.from_dict({"x": [1, 2]})
+    stream = data.to_iterable_dataset(num_shards=2)
+    for given_, match in (
+        (data, "expected an IterableDataset: pass it with keyed"),
+        ({"train": stream}, r"choose a split: dataset\['train'\]"),
+    ):
+        with pytest.raises(mx.MixTypeError, match=match):
+            huggingface_shards(given_, ["x"])
+    with pytest.raises(mx.MixError, match="no column 'z', the data set has"):
+        huggingface_shards(stream, ["z"])
+    for shuffled in (stream.shuffle(seed=1, buffer_size=2), stream.shuffle(seed=1, buffer_size=2).map(dict)):
+        with pytest.raises(mx.MixError, match="shuffled by itself"):
+            huggingface_shards(shuffled, ["x"])
+    from datasets.distributed import split_dataset_by_node
+
+    with pytest.raises(mx.MixError, match="split by node"):
+        huggingface_shards(split_dataset_by_node(stream, 0, 2), ["x"])
+    tables = huggingface_shards(stream.with_format("arrow"), ["x"])
+    with pytest.raises(mx.MixError, match=r"shard 0 of 2: rows come as Table: give the data set .with_format"):
+        next(iter(StreamLoader(tables, 1, seed=0)))
+    with pytest.raises(mx.MixError, match=r"'0000' has \['cls', 'id', 'png'\], expected 'jpg'"):
+        next(iter(StreamLoader(streamed.tar_shards(str(folder / "digits-0.tar"), ["jpg"]), 1, seed=0)))
+    with pytest.raises(mx.MixError, match=r"nothing\.tar cannot be read at its start"):
+        next(iter(StreamLoader(streamed.tar_shards(str(folder / "nothing.tar"), ["jpg"]), 1, seed=0)))
+    for urls, got in (([], "no url"), (["a.tar", "a.tar"], "a.tar twice")):
+        with pytest.raises(mx.MixError, match=got):
+            streamed.tar_shards(urls, ["jpg"])
+
+
+@pytest.mark.parametrize(
+    ("shards", "options", "match"),
+    [
+        (
+            [[1]],
+            {"num_workers": 2},
+            "num_workers=2, but 1 lanes can be read side by side: take fewer workers, or write",
+        ),
+        ([[1]] * 8, {"num_workers": 6}, "or up to 8 with lanes=8"),
+        ([[1]] * 3, {"rank": 0, "world_size": 4}, "3 shards for 4 ranks"),
+        ([[1]] * 3, {"lanes": 4}, "lanes=4, but a rank has 3 shards"),
+        ([[1]], {"lanes": 0}, "lanes=0"),
+        ([], {}, "no shards"),
+        ([iter([1])], {}, "starts anew each time"),
+        ("abc", {}, "expected a list of shards"),
+        ([[1]], {"batch_size": 0}, "batch_size=0"),
+        ([[1]], {"seed": -1}, "seed=-1"),
+        ([[1]], {"on_bad": "skip"}, "on_bad='skip'"),
+        ([[1]], {"rank": 0}, "expected both or neither"),
+        ([[1]], {"collate": 3}, "collate is int"),
+        ([[1]], {"stage": 3}, "stage 3 is no callable"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(shards: Any, options: dict[str, Any], match: str) -> None:
+    with pytest.raises(mx.MixError, match=match):
+        StreamLoader(shards, **({"batch_size": 1, "seed": 0} | options))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda s: s.pop("places"), "lacks places"),
+        (lambda s: s.update(version=9), "version 9"),
+        (lambda s: s.update(seed=1), "seed=1"),
+        (lambda s: s.update(source="x"), "resume with the shards that were saved"),
+        (lambda s: s.update(shuffle=3), "shuffle=3"),
+        (lambda s: s.update(turn=2), "not those of 2 lanes"),
+        (lambda s: s["places"].pop(), "not those of 2 lanes"),
+        (lambda s: s["places"][0].pop("skip"), "expected a dict of at, batches, read, shard, skip"),
+        (lambda s: s["places"][0].update(read=-1), "state read=-1"),
+        (lambda s: s["places"][0].update(shard=3), "shard=3, but its lane has 1 shards"),
+        (lambda s: s.update(step=99), "edited"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_the_loader_stays_where_it_was(change: Any, match: str) -> None:
+    loader = StreamLoader([[1, 2, 3], [4, 5, 6]], 1, seed=0, collate=plain)
+    running = iter(loader)
+    state = loader.state_dict()
+    change(state)
+    head = [next(running)]
+    with pytest.raises(mx.MixError, match=match):
+        loader.load_state_dict(state)
+    assert head + list(running) == [[1], [4], [2], [5], [3], [6]]
+
+
+def test_a_state_of_another_source_is_refused(folder: Path) -> None:
+    tars, rows = (streamed.loader(streamed.shards(folder, kind)) for kind in KINDS)
+    with pytest.raises(mx.MixError, match="resume with the shards that were saved"):
+        rows.load_state_dict(tars.state_dict())
+    with pytest.raises(mx.MixTypeError, match="state is list"):
+        rows.load_state_dict([])
+    broken = rows.state_dict()
+    broken["places"][0]["at"] = {"state": {"epoch": 0}, "skip": 0}
+    rows.load_state_dict(broken)
+    with pytest.raises(mx.MixError, match=r"shard \d of 5: KeyError"):
+        next(iter(rows))
+
+
+@pytest.mark.parametrize("package", ["webdataset", "datasets", "torch"])
+def test_a_package_that_is_not_installed_is_named_with_its_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    calls = {
+        "webdataset": lambda: streamed.tar_shards("a.tar", ["jpg"]),
+        "datasets": lambda: huggingface_shards([], ["x"]),
+        "torch": lambda: StreamLoader([[1], [2]], 1, seed=0, num_workers=2),
+    }
+    with pytest.raises(mx.MixTypeError, match=rf'needs {package}, which is not installed: .*"mixops\[streams\]"'):
+        calls[package]()
+
+
+def test_an_epoch_that_is_left_makes_way_for_the_next() -> None:
+    loader = StreamLoader([[1, 2, 3], [4, 5, 6]], 1, seed=0, shuffle=2, collate=plain)
+    epochs = [list(loader) for _ in range(3)]
+    loader.set_epoch(0)
+    assert [batch for _, batch in zip(range(2), loader, strict=False)] == epochs[0][:2]
+    assert list(loader) == epochs[1]
+    assert loader.epoch == 2
+    loader.set_epoch(1)
+    assert list(loader) == epochs[1]
+    assert repr(loader) == "StreamLoader(<2 shards>, 1, seed=0, shuffle=2, lanes=2)"
