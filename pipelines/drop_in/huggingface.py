@@ -147,7 +147,10 @@ class ImageMixing:
         plan, self.plan = self.plan, None
         logits = logits_of(outputs, "ImageMixing")
         if labels is None:
-            raise MixTypeError("ImageMixing: the batch has no labels, expected an entry 'labels' of ids (N,)")
+            raise MixTypeError(
+                "ImageMixing: the batch has no labels, expected an entry 'labels' of ids (N,); for a model whose "
+                "forward does not name them TrainingArguments(remove_unused_columns=False) keeps them"
+            )
         if plan is not None:
             labels = mx.soft_targets(labels, plan, logits.shape[1], self.smoothing)
         if num_items_in_batch is None:
