@@ -26,6 +26,7 @@ def chip() -> Iterator[HostChip]:
 
 def forgotten() -> None:
     again._known.clear()
+    again._held.clear()
 
 
 def drawn(op: mx.Operator, n: int, shape: tuple[int, ...], key: int) -> Any:
@@ -117,6 +118,97 @@ def test_the_second_mix_of_a_kind_is_not_checked_again(chip: HostChip, monkeypat
         assert result.dtype == (torch.float32 if tail is None else torch.float16)
     with pytest.raises(AssertionError, match="checked again"):
         mx.mix(x[:2], drawn(op, 2, (8, 8), 1), "b c h w", backend="cuda")
+
+
+def test_a_result_of_ones_own_and_a_device_plan_take_the_short_way(
+    chip: HostChip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten()
+    op, x = OPERATORS["fills"], data("uint8", (4, 3, 8, 8))
+    to = mx.Output("b h w c", "float32", mean=(0.1, 0.2, 0.3))
+    plans = [drawn(op, 4, (8, 8), key) for key in range(3)]
+    held, ids = mx.DevicePlan(plans[0], "cpu"), torch.arange(4 * 64).reshape(4, 8, 8)
+    outs = {None: torch.empty(4, 3, 8, 8, dtype=torch.uint8), to: torch.empty(4, 8, 8, 3)}
+
+    def mixes(plan: mx.Plan) -> list[torch.Tensor]:
+        held.write(plan)
+        made = []
+        for by in (plan, held):
+            for tail, out in outs.items():
+                assert mx.mix(to_torch(x), by, "b c h w", to=tail, out=out, backend="cuda") is out
+                made += [out.clone(), mx.mix(to_torch(x), by, "b c h w", to=tail, backend="cuda")]
+            made.append(mx.mix(ids, by, "b h w", "discrete", backend="cuda"))
+        return made
+
+    mixes(plans[0])
+    wanted = [mixes(plan) for plan in plans]
+
+    def refuse(*given: Any, **options: Any) -> None:
+        raise AssertionError("checked again")
+
+    monkeypatch.setattr("mixops.execute.prepare", refuse)
+    monkeypatch.setattr("mixops.backends.cuda.library.read", refuse)
+    for plan, before in zip(plans, wanted, strict=True):
+        for one, other in zip(mixes(plan), before, strict=True):
+            assert torch.equal(one, other)
+    for made in wanted[2][0], wanted[2][1], wanted[2][5]:
+        naive.mix(x, plans[2], "b c h w").check(from_torch(made))
+    naive.mix(x, plans[2], "b c h w", to=to).check(wanted[2][2].numpy())
+    naive.mix(ids.numpy(), plans[2], "b h w", "discrete").check(wanted[2][9].numpy())
+
+
+def test_a_device_plan_in_place_takes_the_short_way(chip: HostChip, monkeypatch: pytest.MonkeyPatch) -> None:
+    forgotten()
+    op = mx.CutMix(pairing="flip")
+    x = data("float32", (5, 2, 4, 4))
+    held = mx.DevicePlan(drawn(op, 5, (4, 4), 0), "cpu", in_place=True)
+    for key in range(3):
+        plan, work = drawn(op, 5, (4, 4), key), to_torch(x.copy())
+        held.write(plan)
+        assert mx.mix(work, held, "b c h w", out=work) is work
+        naive.mix(x, plan, "b c h w").check(work.numpy())
+        monkeypatch.setattr("mixops.backends.cuda.library.read", None)
+    monkeypatch.undo()
+    for out in None, torch.empty(5, 2, 4, 4):
+        with pytest.raises(mx.MixError, match="out=x"):
+            mx.mix(work, held, "b c h w", out=out)
+
+
+@pytest.mark.parametrize("by_device_plan", [False, True])
+def test_a_result_over_its_source_is_refused_on_the_short_way_too(chip: HostChip, by_device_plan: bool) -> None:
+    forgotten()
+    plan = drawn(mx.Mixup(), 4, (), 0)
+    by = mx.DevicePlan(plan, "cpu") if by_device_plan else plan
+    memory = torch.zeros(12, 8)
+    for start in (0, 8):  # just before and just behind it
+        mx.mix(memory[4:8], by, "b d", out=memory[start : start + 4], backend="cuda")
+    for start in (2, 6):
+        with pytest.raises(mx.MixError, match="overlaps"):
+            mx.mix(memory[4:8], by, "b d", out=memory[start : start + 4], backend="cuda")
+    with pytest.raises(mx.MixError, match="gradients"):
+        mx.mix(memory[4:8], by, "b d", out=torch.zeros(4, 8, requires_grad=True), backend="cuda")
+    for out in (np.zeros((4, 8), np.float32), memory[:4].to_sparse()):
+        with pytest.raises(mx.MixError, match="out"):
+            mx.mix(memory[4:8], by, "b d", out=out, backend="cuda")
+
+
+def test_a_sparse_tensor_and_threads_that_are_none_are_refused_on_the_short_way_too(chip: HostChip) -> None:
+    x, plan = torch.ones(4, 8), drawn(mx.Mixup(), 4, (), 0)
+    mx.mix(x, plan, "b d", backend="cuda")
+    with pytest.raises(mx.MixError, match="to_dense"):
+        mx.mix(x.to_sparse(), plan, "b d", backend="cuda")
+    with pytest.raises(mx.MixError, match="threads"):
+        mx.mix(x, plan, "b d", threads=0, backend="cuda")
+
+
+def test_ids_that_a_later_plan_would_average_or_paint_are_refused_by_a_device_plan_too(chip: HostChip) -> None:
+    ids, plan = torch.zeros(4, 8, dtype=torch.int64), drawn(mx.CutMix(), 4, (8,), 0)
+    for later, match in ((drawn(mx.Mixup(), 4, (), 0), "blends"), (drawn(mx.Cutout(3), 4, (8,), 0), "paints")):
+        first, second = mx.DevicePlan(plan, "cpu"), mx.DevicePlan(plan, "cpu")
+        mx.mix(ids, first, "b t", backend="cuda")
+        mx.mix(ids, second, "b t", backend="cuda")  # the short way
+        with pytest.raises(mx.MixError, match=match):
+            second.write(later)
 
 
 def test_what_may_not_be_is_refused_on_the_short_way_too(chip: HostChip) -> None:

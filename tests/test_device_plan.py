@@ -107,6 +107,30 @@ def test_factors_of_many_channels_are_sent_once(chip: HostChip) -> None:
     assert 0 not in addresses
 
 
+def test_factors_are_kept_for_graphs_and_not_sent_within_one(chip: HostChip, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, by = tensor("float32", 6, 5, 8, 8), held(drawn(mx.Mixup()))
+
+    def tail(i: int) -> mx.Output:
+        return mx.Output("b c h w", "float32", mean=(0.1 + i, 0.2, 0.3, 0.4, 0.5))
+
+    for i in range(100):
+        mx.mix(x, by, "b c h w", to=tail(i))
+    monkeypatch.setattr(chip, "capturing", lambda device: True)
+    mx.mix(x, by, "b c h w", to=tail(0))
+    first, *_, last = (int(launch.arguments["factors"][0]) for launch in chip.launches)
+    assert first == last
+    with pytest.raises(mx.MixError, match="mix once before capturing"):
+        mx.mix(x, by, "b c h w", to=tail(100))
+
+
+def test_a_device_plan_of_inference_mode_is_written_outside_of_it() -> None:
+    x, plan = tensor("float32", 6, 8), drawn(mx.Mixup(), 1)
+    with torch.inference_mode():
+        by = held(drawn(mx.Mixup()))
+    by.write(plan)
+    assert same(mx.mix(x, by, "b d"), mx.mix(x, plan, "b d", backend="cuda"))
+
+
 @pytest.mark.parametrize("n", [5, 6])
 def test_rows_that_exchange_are_mixed_in_place(n: int) -> None:
     op = mx.CutMix(per="pair", pairing="flip") | mx.Cutout(3)

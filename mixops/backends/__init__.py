@@ -120,11 +120,9 @@ def launched_again(x: Any, plan: Any, layout: str, kind: str, options: dict[str,
     again = sys.modules.get(f"{__name__}.cuda.again")  # loaded with the first mix there
     if again is None or not is_tensor(x) or (x.is_cpu and options["backend"] != "cuda"):
         return None
-    out, to = options["out"], options["to"]
-    in_place = out is x and to is None
-    if options["backend"] not in (None, "cuda") or options["fill"] is not None or not (out is None or in_place):
+    if options["backend"] not in (None, "cuda") or options["fill"] is not None or options["threads"] is not None:
         return None
-    return again.repeated(x, plan, layout, kind, to, in_place)
+    return again.repeated(x, plan, layout, kind, options["to"], options["out"])
 
 
 def held_mix(x: Any, plan: Any, layout: str, kind: str, to: Any, out: Any) -> Any:

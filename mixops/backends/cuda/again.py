@@ -2,8 +2,9 @@
 
 On a GPU the kernel of a small batch takes less time than the checks of ``execute``. So a mix that has been done is
 remembered by everything about it that is not a number of the plan: layout, kind, tail, and the shape, strides, dtype,
-device and alignment of the source. A mix like it needs only what can differ: that rows exist, and what ids and bytes
-ask of opacities and fills. It then writes its plan among arguments that are ready, and goes.
+device and alignment of the source, and of ``out``. A mix like it needs only what can differ: that rows exist, what ids
+and bytes ask of opacities and fills, and that ``out`` lies apart from the source. It then writes its plan, or where its
+plan lies, among arguments that are ready, and goes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from torch import Tensor
 from ...constant import ascending
 from ...exchange import exchanges
 from ...packing import Packing, pack_fills
+from ..addresses import reach
 from . import driver
 from .recipe import Recipe
 
 if TYPE_CHECKING:
+    from ...device_plan import DevicePlan
     from ...execute import Job
     from ...fills import Fills
     from ...output import Output
@@ -34,19 +37,61 @@ MOST = 256
 _FREE = ("float64", "float32", "float16", "bfloat16")
 
 
-@dataclass(eq=False)
-class Known:
+@dataclass(eq=False, kw_only=True)
+class Ready:
     """A kind of mix, and its arguments in place: an int64 array that is the struct of the kernel.
 
     Args:
         made: its recipe.
-        packing: of its plans.
         chip: the driver that it was made for.
         kernel: loaded.
-        rows: of the source.
         to: the tail, kept alive because it is known by its identity.
-        shape: of the result; None: that of the source.
+        shape: of the result; None: it lies as the source does.
         dtype: of the result.
+        reaches: bytes from the first of the source to its last, and of the result.
+        dtype_name: of the source.
+    """
+
+    made: Recipe
+    chip: Any
+    kernel: Any
+    to: Output | None
+    shape: tuple[int, ...] | None
+    dtype: torch.dtype
+    reaches: tuple[int, int]
+    dtype_name: str
+    lock: Any = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.arguments = self.made.fresh()
+        self.addresses = self.arguments.view(np.uint64)
+
+    def result(self, x: Tensor, out: Tensor | None) -> Tensor | None:
+        """Where the result goes; None if ``out`` cannot be written while x is read."""
+        if out is None:
+            return torch.empty_like(x) if self.shape is None else x.new_empty(self.shape, dtype=self.dtype)
+        if out is not x:
+            distance = out.data_ptr() - x.data_ptr()
+            if out.requires_grad or -self.reaches[1] < distance < self.reaches[0]:
+                return None
+        return out
+
+    def go(self, x: Tensor, out: Tensor, words: Tensor | None = None) -> None:
+        """Write the addresses and launch; the caller holds the lock."""
+        self.addresses[0], self.addresses[1] = x.data_ptr(), out.data_ptr()
+        if words is not None:
+            self.addresses[2] = words.data_ptr()
+        made = self.made
+        self.chip.launch(self.kernel, made.grid, made.block, self.arguments, (x, words, None), out)
+
+
+@dataclass(eq=False, kw_only=True)
+class Known(Ready):
+    """A kind of mix by a Plan, which travels among the arguments.
+
+    Args:
+        packing: of its plans.
+        rows: of the source.
         blends: may opacities lie between 0 and 1?
         any_fill: may fills be any number?
         leave_fills: are patches that paint left out?
@@ -54,27 +99,19 @@ class Known:
         slots: of rows that exchange, as they stand among the arguments; None: out of place.
     """
 
-    made: Recipe
     packing: Packing
-    chip: Any
-    kernel: Any
     rows: int
-    to: Output | None
-    shape: tuple[int, ...] | None
-    dtype: torch.dtype
     blends: bool
     any_fill: bool
     leave_fills: bool
     fills: Fills
     slots: np.ndarray | None
-    lock: Any = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         form, packing = self.made.form, self.packing
-        self.arguments = self.made.arguments.copy()
         # The plan that was remembered had them switched off; those that follow come as they were drawn.
         self.arguments["leave_fills"] = self.leave_fills
-        self.addresses = self.arguments.view(np.uint64)
         words = self.arguments["words"][0]
         n, k, rank = packing.n, packing.k, form.rank
         records = words[: n * packing.record].reshape(n, packing.record)
@@ -100,7 +137,9 @@ class Known:
             return False
         if self.packing.fills and not self.any_fill and plan.fills is not self.fills:
             return False
-        return self.blends or not plan.facts.blends
+        if self.blends or np.minimum.reduce(plan.opacity, None) >= 1:
+            return True
+        return not plan.facts.blends
 
     def place(self, slots: np.ndarray) -> None:
         """Take the rows in the order of slots."""
@@ -120,26 +159,29 @@ class Known:
         if self.packing.fills and plan.fills is not self.fills:
             pack_fills(plan.fills, self.packing, self.table)
             self.fills = plan.fills
-        self.addresses[0], self.addresses[1] = x.data_ptr(), out.data_ptr()
-        made = self.made
-        self.chip.launch(self.kernel, made.grid, made.block, self.arguments, (x, None, None), out)
+        self.go(x, out)
 
 
-_known: dict[tuple[Any, ...], Known] = {}
+_Key = tuple[Any, ...]
+_known: dict[_Key, Known] = {}
+_held: dict[_Key, Ready] = {}
 
 
-def _key(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, in_place: bool) -> tuple[Any, ...]:
+def _places(x: Tensor, out: Tensor | None) -> _Key:
+    """How source and result lie: everything about them but their addresses."""
+    source = (x.shape, x.stride(), x.dtype, x.device, x.data_ptr() & 15)
+    if out is None or out is x:
+        return (*source, out is x)
+    return (*source, out.shape, out.stride(), out.dtype, out.device, out.data_ptr() & 15)
+
+
+def _key(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, out: Tensor | None) -> _Key:
     fills = plan.fills
     return (
         layout,
         kind,
         id(to),
-        in_place,
-        x.shape,
-        x.stride(),
-        x.dtype,
-        x.device,
-        x.data_ptr() & 15,
+        *_places(x, out),
         plan.shape,
         plan.partner.shape,
         fills.value.shape,
@@ -147,9 +189,21 @@ def _key(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, in_pl
     )
 
 
-def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, in_place: bool) -> Tensor | None:
+def _held_key(x: Tensor, plan: DevicePlan, layout: str, kind: str, to: Output | None, out: Tensor | None) -> _Key:
+    return (layout, kind, id(to), *_places(x, out), plan.text, plan.words.device)
+
+
+def _plain(x: Tensor, out: Any) -> bool:
+    """Have both an address?"""
+    strided = torch.strided
+    return x.layout is strided and (out is None or (isinstance(out, Tensor) and out.layout is strided))
+
+
+def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, out: Any) -> Tensor | None:
     """The mix, if one like it is known; None if not, or if something about this one must be looked at."""
-    known = _known.get(_key(x, plan, layout, kind, to, in_place))
+    if not _plain(x, out):
+        return None
+    known = _known.get(_key(x, plan, layout, kind, to, out))
     if known is None or plan.donor is not plan.box or x.requires_grad or known.chip is not driver.current():
         return None
     if known.chip.capturing(x.device) or not known.lock.acquire(blocking=False):
@@ -157,48 +211,102 @@ def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, i
     try:
         if not known.takes(plan):
             return None
-        if in_place:
+        if known.slots is not None:
             slots = exchanges(plan)
             if slots is None:
                 return None
             if slots is not known.slots:
                 known.place(slots)
-            out = x
-        else:
-            out = torch.empty_like(x) if known.shape is None else x.new_empty(known.shape, dtype=known.dtype)
-        known.launch(plan, x, out)
-        return out
+        result = known.result(x, out)
+        if result is not None:
+            known.launch(plan, x, result)
+        return result
     finally:
         known.lock.release()
+
+
+def repeated_held(x: Tensor, plan: DevicePlan, layout: str, kind: str, to: Output | None, out: Any) -> Tensor | None:
+    """The same by a DevicePlan, whose words are where they are."""
+    if not _plain(x, out):
+        return None
+    ready = _held.get(_held_key(x, plan, layout, kind, to, out))
+    if ready is None or x.requires_grad or ready.chip is not driver.current():
+        return None
+    if not ready.lock.acquire(blocking=False):
+        return None
+    try:
+        result = ready.result(x, out)
+        if result is not None:
+            plan.admit(kind, ready.dtype_name)
+            ready.go(x, result, plan.words)
+        return result
+    finally:
+        ready.lock.release()
+
+
+def _common(made: Recipe, x: Tensor, to: Output | None, out: Tensor, given: bool) -> dict[str, Any] | None:
+    """What Ready is made of; None for a mix whose result or factors are made in another way."""
+    alike = out.shape == x.shape and to is None and out.stride() == torch.empty_like(x, device="meta").stride()
+    if made.factors is not None or not (given or alike or out.is_contiguous()):
+        return None
+    chip = driver.current()
+    steps = (tuple(s * t.element_size() for s in t.stride()) for t in (x, out))
+    return {
+        "made": made,
+        "chip": chip,
+        "kernel": chip.kernel(made.form, x.device),
+        "to": to,
+        "shape": None if alike else tuple(out.shape),
+        "dtype": out.dtype,
+        "reaches": tuple(reach(t.shape, s, t.element_size())[1] for t, s in zip((x, out), steps, strict=True)),
+        "dtype_name": made.form.source,
+    }
+
+
+def _keep(known: dict[_Key, Any], key: _Key, ready: Ready) -> None:
+    if len(known) >= MOST:
+        known.clear()
+    known[key] = ready
 
 
 def remember(job: Job, made: Recipe, packing: Packing, x: Tensor, out: Tensor, slots: np.ndarray | None) -> None:
     """Keep a mix that has been done, if the next one like it can do without the checks."""
     plan = job.plan
-    in_place = job.out is x and job.in_place
-    if not (made.form.words and x is job.x and (job.out is None or in_place) and made.factors is None):
+    if not made.form.words or x is not job.x or (job.in_place and job.out is not x):
         return
     if packing.shift or packing.wide or not packing.k or plan.base is not ascending(plan.n):
         return
-    plain = job.to is None
-    if plain and not in_place and (out.shape != x.shape or out.stride() != torch.empty_like(x, device="meta").stride()):
+    common = _common(made, x, job.to, out, job.out is not None)
+    if common is None:
         return
-    dtype = made.form.source
-    if len(_known) >= MOST:
-        _known.clear()
-    chip = driver.current()
-    _known[_key(x, plan, " ".join(job.names), job.kind, job.to, job.in_place)] = Known(
-        made,
-        packing,
-        chip,
-        chip.kernel(made.form, x.device),
-        x.shape[job.names.index("b")],
-        job.to,
-        None if plain else tuple(out.shape),
-        out.dtype,
-        job.kind != "discrete" and (dtype in _FREE or dtype == "uint8"),
-        dtype in _FREE or job.kind != "continuous",
-        job.kind != "continuous",
-        plan.fills,
-        slots,
+    dtype, free = made.form.source, made.form.source in _FREE
+    known = Known(
+        **common,
+        packing=packing,
+        rows=x.shape[job.names.index("b")],
+        blends=job.kind != "discrete" and (free or dtype == "uint8"),
+        any_fill=free or job.kind != "continuous",
+        leave_fills=job.kind != "continuous",
+        fills=plan.fills,
+        slots=slots,
     )
+    _keep(_known, _key(x, plan, " ".join(job.names), job.kind, job.to, job.out), known)
+
+
+def remember_held(
+    made: Recipe, x: Tensor, plan: DevicePlan, layout: str, kind: str, to: Output | None, out: Tensor, given: bool
+) -> None:
+    """The same for a mix by a DevicePlan.
+
+    Args:
+        made: its recipe.
+        x, plan, layout, kind, to: what mix was given.
+        out: the result.
+        given: was that given too?
+    """
+    common = _common(made, x, to, out, given)
+    if common is None:
+        return
+    ready = Ready(**common)
+    ready.arguments["leave_fills"] = kind != "continuous"
+    _keep(_held, _held_key(x, plan, layout, kind, to, out if given else None), ready)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -164,7 +164,7 @@ def laid_out(
 
 def _send(made: Recipe, plan: Plan, packing: Packing, moved: np.ndarray | None, x: Tensor, out: Tensor) -> None:
     """Pack the plan, among the arguments where there is room, and launch."""
-    arguments = made.arguments.copy()
+    arguments = made.fresh()
     kept = None if made.form.words else torch.empty(packing.words, dtype=torch.int32, pin_memory=x.is_cuda)
     words = arguments["words"][0] if kept is None else kept.numpy()
     pack(plan, packing, words, moved)
@@ -181,7 +181,7 @@ def launch(made: Recipe, arguments: np.ndarray, x: Tensor, out: Tensor, words: T
         words: the plan, where it does not lie among the arguments.
     """
     chip = driver.current()
-    factors = None if made.factors is None else _factors(made, x.device)
+    factors = None if made.factors is None else _factors(made.factors.tobytes(), made.form.real, x.device)
     row = arguments[0]
     row["x"], row["out"] = x.data_ptr(), out.data_ptr()
     if words is not None:
@@ -191,11 +191,15 @@ def launch(made: Recipe, arguments: np.ndarray, x: Tensor, out: Tensor, words: T
     chip.launch(chip.kernel(made.form, x.device), made.grid, made.block, arguments, (x, words, factors), out)
 
 
-@lru_cache(maxsize=64)
-def _factors(made: Recipe, device: torch.device) -> Tensor:
-    """Scales and shifts on the device: sent once, so that no launch waits and a launch in a CUDA graph finds them."""
-    assert made.factors is not None
-    return torch.from_numpy(made.factors).to(device)
+@cache
+def _factors(numbers: bytes, dtype: str, device: torch.device) -> Tensor:
+    """Scales and shifts on the device, sent once and kept: a CUDA graph reads them at every replay."""
+    if driver.current().capturing(device):
+        raise MixValueError(
+            f"the stream of {device} is being captured into a CUDA graph, and the mean and std of these channels have "
+            "not been sent there yet: mix once before capturing"
+        )
+    return torch.from_numpy(np.frombuffer(numbers, dtype).copy()).to(device)
 
 
 def _order(x: Tensor, at: int) -> tuple[int, ...] | None:

@@ -19,11 +19,13 @@ from ...output import Output
 from ...packing import Packing
 from .. import repeats, same_memory, share_memory, traced
 from ..torch_ import dtype_name
+from .again import remember_held, repeated_held
 from .engine import check_device, check_out, laid_out, launch, new, takes, with_dense_rows
 from .gradient import differentiated, tail_of_gradient
 
 if TYPE_CHECKING:
     from ...device_plan import DevicePlan
+    from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,13 @@ class Held:
 
 def mixed(x: Tensor, plan: DevicePlan, layout: str, kind: str, to: Output | None, out: Tensor | None) -> Tensor:
     """Mix by a DevicePlan: at once, or while torch.compile traces as an operation of ``torch.ops.mixops``."""
-    form = _spelled(layout, kind, 0, to, plan.text)
     if traced():
         plan.admit(kind, str(x.dtype).removeprefix("torch."))
-        return _traced(x, plan, form, out)
+        return _traced(x, plan, _spelled(layout, kind, 0, to, plan.text), out)
+    done = repeated_held(x, plan, layout, kind, to, out)
+    if done is not None:
+        return done
+    form = _spelled(layout, kind, 0, to, plan.text)
     held = read(form)
     check_device(x)
     _check(x, plan.words, held, out)
@@ -75,7 +80,10 @@ def mixed(x: Tensor, plan: DevicePlan, layout: str, kind: str, to: Output | None
     if differentiated(x):
         made: Tensor = torch.ops.mixops.mix(x, plan.words, form)
         return made
-    return _run(x, plan.words, held, out)
+    result, recipe = _run(x, plan.words, held, out)
+    if recipe is not None and with_dense_rows(x, held.names.index("b")) is x:
+        remember_held(recipe, x, plan, layout, kind, to, result, out is not None)
+    return result
 
 
 def _traced(x: Tensor, plan: DevicePlan, form: str, out: Tensor | None) -> Tensor:
@@ -183,19 +191,19 @@ def _check_out(x: Tensor, held: Held, out: Tensor) -> None:
         )
 
 
-def _run(x: Tensor, words: Tensor, held: Held, out: Tensor | None) -> Tensor:
-    """Launch; everything has been checked."""
+def _run(x: Tensor, words: Tensor, held: Held, out: Tensor | None) -> tuple[Tensor, Recipe | None]:
+    """Launch; everything has been checked. The recipe is None where there was nothing to launch."""
     names, packing = held.names, held.packing
     x = with_dense_rows(x, names.index("b"))
     if out is None:
         out = new(x, names, packing.n, held.to)
     made = laid_out(x, names, packing, held.kind, held.to, out, in_place=held.in_place, in_memory=True)
     if made is not None:
-        arguments = made.arguments.copy()
+        arguments = made.fresh()
         arguments["leave_fills"] = held.kind != "continuous"
         part = words[held.section * packing.words :] if held.section else words
         launch(made, arguments, x.detach(), out, part)
-    return out
+    return out, made
 
 
 # -- The operations ----------------------------------------------------------------------------------------------------
@@ -209,7 +217,7 @@ def _mix(x: Tensor, words: Tensor, form: str) -> Tensor:
     held = read(form)
     check_device(x)
     _check(x, words, held, None)
-    return _run(x, words, held, None)
+    return _run(x, words, held, None)[0]
 
 
 def _mix_out(x: Tensor, words: Tensor, form: str, out: Tensor) -> None:

@@ -91,6 +91,10 @@ class Recipe:
     arguments: np.ndarray
     factors: np.ndarray | None
 
+    def fresh(self) -> np.ndarray:
+        """A copy of the arguments; of a structure numpy would copy field by field."""
+        return self.arguments.view(np.uint8).copy().view(self.arguments.dtype)
+
 
 def divisor(d: int) -> tuple[int, int]:
     """Multiplier and shift with n // d == (high32(n * mul) + n) >> shift for every n below 2**31."""
