@@ -238,7 +238,8 @@ def _memory(words: int, device: Any) -> torch.Tensor:
         raise MixError(
             f"DevicePlan(device={str(where)!r}): torch finds no CUDA device. Mix by the Plan itself, which needs none"
         )
-    return torch.empty(words, dtype=torch.int32, device=where)
+    with torch.inference_mode(False):  # memory of inference mode could not be written outside of it
+        return torch.empty(words, dtype=torch.int32, device=where)
 
 
 def _blends(plan: Plan) -> bool:
