@@ -51,6 +51,10 @@ def ray_session(address: str | None = None, workers: int | None = None) -> Itera
 
         quiet = [(logging.getLogger(name), logging.getLogger(name).level) for name in ("ray", "ray.data")]
         ours = not ray.is_initialized()
+        if not ours and address is not None:
+            raise MixValueError(
+                f"address={address!r}: Ray is connected already: leave address out, or disconnect first"
+            )
         if ours:
             options: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
             try:
@@ -175,7 +179,9 @@ def _judged_there(held: list[Any], number: int, release: str) -> tuple[list[Judg
         return [], {"error": type(error).__name__, "said": str(error)}
 
 
-def mix_dataset(dataset: Any, mixer: GroupMixer, *, row: str = "row", copy: int = 0) -> Any:
+def mix_dataset(
+    dataset: Any, mixer: GroupMixer, *, row: str = "row", copy: int = 0, partitions: int | None = None
+) -> Any:
     """Mix the rows of any Ray Dataset: rows of a group are brought together by their ids, wherever they lie.
 
     This moves every row once over the network. ``mix_corpus(..., engine="ray")`` reads rows that are files group by
@@ -186,32 +192,41 @@ def mix_dataset(dataset: Any, mixer: GroupMixer, *, row: str = "row", copy: int 
         mixer: the operator, fields, seed and size of groups.
         row: column of ids: whole numbers, each once; the group of a row is id // mixer.group.
         copy: how many times the rows were mixed before: another copy, other draws.
+        partitions: pieces that rows are sorted into on their way; None: Ray's choice, 200 for most data.
 
     Returns:
         A Dataset of the mixed rows, see ``GroupMixer.mix``, computed when it is read: ``.write_parquet(...)``. Their
         order is Ray's; "mix_row" tells the rows apart.
 
     Raises:
-        MixError: if dataset is none, or has no column of ids. What else is wrong is raised, wrapped by Ray, when the
-            result is read: ids that come twice, blocks of another schema, columns that do not fit the fields.
+        MixError: if dataset is none, has no column of ids, or blocks of which it is known that they differ. What else
+            is wrong is raised, wrapped by Ray, when the result is read: ids that come twice, blocks of another schema,
+            columns that do not fit the fields.
     """
     if not hasattr(dataset, "groupby") or not hasattr(dataset, "map_batches"):
         raise MixTypeError(f"mix_dataset: {type(dataset).__name__}, expected a ray.data.Dataset")
-    names = dataset.columns() or []
-    if row not in names:
+    import pyarrow as pa  # type: ignore[import-untyped]  # has no stubs of its own
+
+    try:
+        schema = dataset.schema()
+    except pa.ArrowException as error:
+        raise MixValueError(f"mix_dataset: blocks of another schema: {error}: all have to be of one") from None
+    kinds = {} if schema is None else {n: str(kind) for n, kind in zip(schema.names, schema.types, strict=True)}
+    if row not in kinds:
         raise MixValueError(
-            f"mix_dataset: no column {row!r} of row ids among {names}: number the rows where they are made, say which "
-            "column it is (row=), or read the files by mix_corpus(..., engine='ray'), which numbers them"
+            f"mix_dataset: no column {row!r} of row ids among {list(kinds)}: number the rows where they are made, say "
+            "which column it is (row=), or read the files by mix_corpus(..., engine='ray'), which numbers them"
         )
-    kinds = {name: str(kind) for name, kind in zip(dataset.schema().names, dataset.schema().types, strict=True)}
     numbered = dataset.map_batches(
         partial(_numbered, row=row, group=mixer.group, kinds=kinds), batch_format="pyarrow", batch_size=None
     )
-    return numbered.groupby(_GROUP).map_groups(partial(_mixed, mixer=mixer, row=row, copy=copy), batch_format="pyarrow")
+    return numbered.groupby(_GROUP, num_partitions=partitions).map_groups(
+        partial(_mixed, mixer=mixer, row=row, copy=copy), batch_format="pyarrow"
+    )
 
 
 def _numbered(table: Any, *, row: str, group: int, kinds: dict[str, str]) -> Any:
-    import pyarrow as pa  # type: ignore[import-untyped]  # has no stubs of its own
+    import pyarrow as pa
 
     found = {field.name: str(field.type) for field in table.schema}
     for name in dict.fromkeys((*kinds, *found)):

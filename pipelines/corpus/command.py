@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..text.vectors import WordVectors, word_vectors
 from .blocks import Counts
 from .generate import Generation
 from .judging import Score
+from .mix_command import check_engine, engine_options, mix_rows
 from .reading import read_tagged
 from .schemes import SCHEMES
 from .scorers import CausalLMScorer, NGramModel
@@ -36,7 +38,10 @@ _NEEDS = (
 
 @click.group()
 def corpus_commands() -> None:
-    """Tagged corpora: augment one offline."""
+    """Whole corpora, augmented offline."""
+
+
+corpus_commands.add_command(mix_rows, "mix")
 
 
 def _column(ctx: click.Context, param: click.Parameter, value: str | None) -> str | int | None:
@@ -78,6 +83,7 @@ def _writable(ctx: click.Context, param: click.Parameter, path: Path) -> Path:
 @click.option("--accept", type=float, nargs=2, metavar="LO HI", help="Perplexities that are accepted, LO <= p < HI.")
 @click.option("--seed", type=_SEED, default=0, help="Of the run; the same seed, the same file.")
 @click.option("--soft/--hard", default=True, help="Write shares of tags, too, or tags alone.")
+@engine_options
 @click.option("--force", is_flag=True, help="Begin anew, whatever is in the file.")
 def seqmix(
     train: Path,
@@ -98,6 +104,9 @@ def seqmix(
     accept: tuple[float, float] | None,
     seed: int,
     soft: bool,
+    engine: str,
+    address: str | None,
+    workers: int | None,
     force: bool,
 ) -> None:
     """Make new tagged sentences of those in TRAIN by SeqMix, and write them to a file.
@@ -108,6 +117,7 @@ def seqmix(
         raise click.UsageError(f"--embedding is missing: {_NEEDS}")
     if accept is not None and score == "none":
         raise click.UsageError("--accept needs a --score: ngram, or the folder of a causal language model")
+    check_engine(engine, address, workers)
     if out.exists() and train.exists() and out.samefile(train):
         raise click.UsageError(f"{out} is the file to read: write to another")
     op = mx.SeqMix(variant, window, min_tags, density, alpha)
@@ -125,6 +135,11 @@ def seqmix(
         **{"op": repr(op), "score": scored_by, "accept": [str(bound) for bound in bounds]},
         **{"ratio": ratio, "seed": seed, "soft": soft},
     }
+    blocks = generation.blocks
+    if engine == "ray":
+        from ..ray_ import judge_on_ray
+
+        blocks = partial(blocks, judge=partial(judge_on_ray, address=address, workers=workers))
     with tqdm(total=generation.wanted, desc="mixing", unit="sentence", disable=None) as bar:
 
         def step(sentences: int, counts: Counts) -> None:
@@ -132,9 +147,7 @@ def seqmix(
             bar.update(sentences - bar.n)
 
         try:
-            written = write_augmented(
-                generation.blocks, out, tag_names=corpus.tag_names, run=run, force=force, progress=step
-            )
+            written = write_augmented(blocks, out, tag_names=corpus.tag_names, run=run, force=force, progress=step)
         except KeyboardInterrupt:
             bar.clear()
             click.echo(f"mixops: what was made so far is kept: the same command goes on with {out}", err=True)

@@ -103,6 +103,7 @@ class GroupMixer:
         parents, shares = mx.sparse_targets(rows, plan)
         base = np.searchsorted(rows, parents[:, 0])
         if lengths is not None:
+            _check_no_fill(op, plan)
             lengths = _lengths_after(lengths, plan)
         made = {name: table[name].take(pa.array(base)) for name in table.column_names}
         for name, column in held.items():
@@ -112,9 +113,9 @@ class GroupMixer:
         order = [n for name in table.column_names for n in made if n == name or n in _forms(name, fields.get(name))]
         made[ROW] = pa.array(parents[:, 0])
         made[COPY] = pa.array(np.full(len(base), copy, np.int32))
-        counts = np.maximum((shares > 0).sum(1), 1)
         some = shares > 0
-        some[:, 0] |= ~some.any(1)
+        some[:, 0] = True  # itself first, whatever is left of it
+        counts = some.sum(1)
         made[PARENTS] = as_lists(pa.array(parents[some]), counts)
         made[SHARES] = as_lists(pa.array(shares[some]), counts)
         return pa.table({name: made[name] for name in (*order, *ADDED)})
@@ -158,6 +159,15 @@ def _lengths(held: Mapping[str, Column], first: int) -> np.ndarray | None:
                 "expected as many: they are mixed by one plan"
             )
     return found[names[0]] if names else None
+
+
+def _check_no_fill(op: mx.Operator, plan: mx.Plan | mx.PlanSequence) -> None:
+    for step in plan.plans if isinstance(plan, mx.PlanSequence) else (plan,):
+        if ((step.partner < 0) & (step.opacity > 0)).any():
+            raise MixTypeError(
+                f"{op!r} blanks or deletes tokens, and rows of lists have no padding to put in their place: expected "
+                "an operator that moves tokens, SSMix, SpanMix or TokenSwap"
+            )
 
 
 def _lengths_after(lengths: np.ndarray, plan: mx.Plan | mx.PlanSequence) -> np.ndarray:

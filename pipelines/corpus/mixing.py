@@ -171,9 +171,10 @@ def _begun(out: Path, run: Mapping[str, Any], force: bool) -> list[Receipt] | No
     out.mkdir(parents=True, exist_ok=True)
     record = out / RECORD
     if force and record.exists():
-        record.unlink()
         for path in [*out.glob("part-*"), *out.glob(".part-*")]:
             path.unlink()
+        _save(out, run, None)
+        return None
     if not record.exists():
         held = next((path.name for path in out.iterdir()), None)
         if held is not None:
