@@ -39,7 +39,7 @@ def soft_targets(
         if num_classes is None:
             raise MixValueError(f"labels: got ids ({labels.dtype}), expected num_classes with them")
         ids, weights = sparse_targets(labels, plan, num_classes=num_classes, ignore_index=ignore_index)
-        soft = _total(weights[:, m, None] * jax.nn.one_hot(ids[:, m], num_classes) for m in range(ids.shape[1]))
+        soft = _total(_spread(ids[:, m, None], weights[:, m, None], num_classes) for m in range(ids.shape[1]))
         mass = _total(weights[:, m, None] for m in range(ids.shape[1]))
     else:
         if ignore_index is not None:
@@ -131,6 +131,11 @@ def _of_step(plan: Plan) -> tuple[Any, Any]:
     base, weight = jnp.asarray(plan.base)[:, None], jnp.asarray(plan.weight)
     own = jnp.maximum(1 - _total((weight[:, k : k + 1] for k in range(plan.k)), jnp.zeros((plan.n, 1))), 0)
     return jnp.concatenate([base, jnp.where(weight > 0, plan.partner, base)], 1), jnp.concatenate([own, weight], 1)
+
+
+def _spread(ids: Any, weights: Any, num_classes: int) -> Any:
+    """(N, C): each weight at its id. By a choice and not by a product, which compilers lose a NaN in."""
+    return jnp.where((ids == jnp.arange(num_classes)) | jnp.isnan(weights), weights, 0)
 
 
 def _part(labels: Any, rows: Any, share: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,10 @@ import mixops as mx
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Each case of a test compiles a function of JAX, and what LLVM could still improve takes longer than all the rest.
+# test_jax compiles as users do.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 # The first call of a kernel compiles it, which no deadline of a single example can allow for.
 settings.register_profile("mixops", deadline=None, max_examples=50)
 settings.load_profile("mixops")
@@ -36,6 +41,7 @@ class Engine:
         numpy: makes a NumPy array of one.
         within: what a mix runs inside of.
         exchanges: in place, rows exchange two by two or not at all.
+        writes: takes ``out=``.
     """
 
     name: str
@@ -44,6 +50,7 @@ class Engine:
     numpy: Callable[[Any], np.ndarray]
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
     exchanges: bool = False
+    writes: bool = True
 
     def mix(self, x: Any, plan: Any, layout: str, kind: str = "continuous", **options: Any) -> Any:
         with self.within():
@@ -77,6 +84,21 @@ def from_cuda(x: torch.Tensor) -> np.ndarray:
     return from_torch(x.cpu())
 
 
+def with_float64() -> AbstractContextManager[Any]:
+    """Here JAX has the types of 64 bits, which are off for its users unless they ask for them."""
+    import jax
+
+    return jax.enable_x64(True)
+
+
+def to_jax(x: np.ndarray) -> Any:
+    """A JAX array with the values of a NumPy array; it has no strides."""
+    import jax.numpy as jnp
+
+    with with_float64():
+        return jnp.array(x)
+
+
 def _same(x: Any) -> Any:
     return x
 
@@ -95,13 +117,21 @@ ENGINES = [
     Engine("torch", "torch", to_torch, from_torch),
     Engine("cuda-host", "cuda", to_torch, from_torch, on_the_host, exchanges=True),
 ]
+#: Whose arrays cannot be written.
+JAX = Engine("jax", "jax", to_jax, np.asarray, with_float64, writes=False)
 #: Every test of an engine runs on a GPU too, where there is one: pytest -m gpu.
 CUDA = pytest.param(Engine("cuda", "cuda", to_cuda, from_cuda, exchanges=True), marks=pytest.mark.gpu)
 
 
-@pytest.fixture(scope="session", params=[*ENGINES, CUDA], ids=lambda e: e.name)
+@pytest.fixture(scope="session", params=[*ENGINES, JAX, CUDA], ids=lambda e: e.name)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Every backend, on every kind of array that it takes."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session", params=[*ENGINES, CUDA], ids=lambda e: e.name)
+def writer(request: pytest.FixtureRequest) -> Engine:
+    """Every backend that writes into arrays it is given, ``out=``."""
     return request.param  # type: ignore[no-any-return]
 
 

@@ -103,16 +103,16 @@ def check(error: mx.MixError, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD_MIX)
-def test_a_bad_mix_is_a_clear_error_and_writes_nothing(engine: Engine, bad: str) -> None:
+def test_a_bad_mix_is_a_clear_error_and_writes_nothing(writer: Engine, bad: str) -> None:
     array, plan, layout, options, words = BAD_MIX[bad]
     for given_out in (False, True, "in place"):
-        x, out = engine.array(array.copy()), engine.array(np.full(array.shape, 7, array.dtype))
+        x, out = writer.array(array.copy()), writer.array(np.full(array.shape, 7, array.dtype))
         more = {"out": x if given_out == "in place" else out} if given_out else {}
         with pytest.raises(mx.MixError) as caught:
-            engine.mix(x, plan, layout, **options, **more)
+            writer.mix(x, plan, layout, **options, **more)
         check(caught.value, words)
-        np.testing.assert_array_equal(engine.numpy(x), array)
-        assert (engine.numpy(out) == 7).all()
+        np.testing.assert_array_equal(writer.numpy(x), array)
+        assert (writer.numpy(out) == 7).all()
 
 
 BAD_OUT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], list[str]]] = {
@@ -123,14 +123,14 @@ BAD_OUT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], list[str]]] = {
 
 
 @pytest.mark.parametrize("bad", BAD_OUT)
-def test_an_out_that_does_not_fit_is_refused(engine: Engine, bad: str) -> None:
+def test_an_out_that_does_not_fit_is_refused(writer: Engine, bad: str) -> None:
     make, words = BAD_OUT[bad]
-    x, out = engine.array(X.copy()), engine.array(make(X))
+    x, out = writer.array(X.copy()), writer.array(make(X))
     with pytest.raises(mx.MixError) as caught:
-        engine.mix(x, CUTMIX, "b c h w", out=out)
+        writer.mix(x, CUTMIX, "b c h w", out=out)
     check(caught.value, words)
-    np.testing.assert_array_equal(engine.numpy(x), X)
-    assert not engine.numpy(out).any()
+    np.testing.assert_array_equal(writer.numpy(x), X)
+    assert not writer.numpy(out).any()
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -160,18 +160,18 @@ def test_an_out_that_is_no_plain_tensor_is_refused(backend: str) -> None:
     assert not repeated.any()
 
 
-def test_out_that_overlaps_its_source_otherwise_is_refused(engine: Engine) -> None:
+def test_out_that_overlaps_its_source_otherwise_is_refused(writer: Engine) -> None:
     before = data("float32", (5, 3, 6, 5))
-    memory = engine.array(before.copy())
+    memory = writer.array(before.copy())
     for x, out in ((memory[:4], memory[1:]), (memory[1:], memory[:4])):
         with pytest.raises(mx.MixError, match="overlaps"):
-            engine.mix(x, CUTMIX, "b c h w", out=out)
+            writer.mix(x, CUTMIX, "b c h w", out=out)
     with pytest.raises(mx.MixError, match="overlaps"):
-        engine.mix(list(memory[:4]), CUTMIX, "b c h w", out=memory[1:])
+        writer.mix(list(memory[:4]), CUTMIX, "b c h w", out=memory[1:])
     x = memory[:4]
     with pytest.raises(mx.MixError, match="overlaps"):
-        engine.mix(x, CUTMIX, "b c h w", out=x, to=mx.Output("b c h w"))
-    np.testing.assert_array_equal(engine.numpy(memory), before)
+        writer.mix(x, CUTMIX, "b c h w", out=x, to=mx.Output("b c h w"))
+    np.testing.assert_array_equal(writer.numpy(memory), before)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,13 @@ def test_out_that_overlaps_its_source_otherwise_is_refused(engine: Engine) -> No
         (mx.PlanSequence((PAIRS, CUTMIX.rescaled((12, 10)))), ["extent"]),
     ],
 )
-def test_in_place_refuses_what_needs_more_than_one_row_kept(engine: Engine, plan: Any, words: list[str]) -> None:
-    x = engine.array(X.copy())
+def test_in_place_refuses_what_needs_more_than_one_row_kept(writer: Engine, plan: Any, words: list[str]) -> None:
+    x = writer.array(X.copy())
     with pytest.raises(mx.MixError) as caught:
-        engine.mix(x, plan, "b c h w", out=x)
+        writer.mix(x, plan, "b c h w", out=x)
     if plan.n == 4:
         check(caught.value, words)
-    np.testing.assert_array_equal(engine.numpy(x), X)
+    np.testing.assert_array_equal(writer.numpy(x), X)
 
 
 @pytest.mark.parametrize(

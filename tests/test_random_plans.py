@@ -65,16 +65,16 @@ def test_streaming_holds_for_runs_of_any_length_and_alignment(dtype: str, shift:
 
 
 @given(plans())
-def test_any_plan_that_may_run_in_place_gives_the_same_there(engine: Engine, drawn_plan: Any) -> None:
+def test_any_plan_that_may_run_in_place_gives_the_same_there(writer: Engine, drawn_plan: Any) -> None:
     plan, layout, shape = drawn_plan
     x = data("float32", shape)
-    work = engine.array(x.copy())
+    work = writer.array(x.copy())
     try:
-        engine.mix(work, plan, layout, out=work)
+        writer.mix(work, plan, layout, out=work)
     except mx.MixError:
-        np.testing.assert_array_equal(engine.numpy(work), x, "a refused mix has written")
+        np.testing.assert_array_equal(writer.numpy(work), x, "a refused mix has written")
         return
-    naive.mix(x, plan, layout).check(engine.numpy(work))
+    naive.mix(x, plan, layout).check(writer.numpy(work))
 
 
 @given(plans(), st.sampled_from(["float32", "uint8"]), st.sampled_from(["float32", "bfloat16", "float64"]))

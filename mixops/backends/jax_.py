@@ -128,7 +128,7 @@ def _shifted(value: Any, moves: Any, rest: tuple[str, ...], rank: int) -> Any:
 def _fills(row: Any, rest: tuple[str, ...], which: Any, fills: list[Any], rank: int, noisy: bool) -> Any:
     """What fill ``which[n]`` paints on row n, in the dtype of the rows."""
     value, noise, std, key = (_take(part, which) for part in fills)
-    spread = [-1 if n == "c" and value.shape[1] > 1 else 1 for n in rest]
+    spread = [value.shape[1] if n == "c" else 1 for n in rest]
     painted = value.reshape(len(which), *spread)
     if noisy:
         drawn = normals(key, _column(noise, row) == 1, row.shape[1:], rest, BOX_AXES[rank])
@@ -151,4 +151,4 @@ def _take(x: Any, rows: Any) -> Any:
 
 def _column(values: Any, like: Any) -> Any:
     """(N,) numbers that broadcast over the rows of ``like``."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
+    return values.reshape(len(values), *[1] * (like.ndim - 1))

@@ -29,7 +29,7 @@ def normals(key: Any, alike: Any, shape: tuple[int, ...], rest: tuple[str, ...],
     blocks = _philox(jnp.arange(-(-count // 4), dtype=jnp.uint32), jnp.arange(channels, dtype=jnp.uint32)[:, None], key)
     quantiles, low = jnp.asarray(table()), jnp.uint32((1 << TABLE_BITS) - 1)
     pieces = [(quantiles[w & low] + quantiles[(w >> TABLE_BITS) & low]) * SCALE for w in blocks]
-    drawn = jnp.stack(pieces, -1).reshape(len(key), channels, -1)[..., :count]
+    drawn = jnp.stack(pieces, -1).reshape(len(key), channels, 4 * (-(-count // 4)))[..., :count]
     drawn = drawn.reshape(len(key), *(extent[n] for n in order)).transpose(0, *(1 + order.index(n) for n in rest))
     first = drawn[(slice(None), *(slice(None) if n == "c" else slice(0, 1) for n in rest))]
     return jnp.where(alike, first, drawn)
