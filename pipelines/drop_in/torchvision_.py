@@ -18,7 +18,8 @@ from mixops import MixTypeError, MixValueError, presets
 from ..collate import check_mixing
 from .draws import Draws
 
-_IMAGES = {4: "b c h w", 5: "b f c h w"}
+#: By number of axes; frames have a name of their own, as boxes are for h and w alone.
+_IMAGES = {4: mx.Field("b c h w"), 5: mx.Field("b f c h w")}
 _MASKS = {3: "b h w", 4: "b c h w", 5: "b f c h w"}
 
 
@@ -96,15 +97,16 @@ class BatchMix(torch.nn.Module):
 
     def _fields(self, flat: list[Any], labels: Any) -> dict[int, Any]:
         owner = type(self).__name__
-        for item in flat:
-            if _is(item, "BoundingBoxes", "KeyPoints") or hasattr(item, "getbands"):
+        images: list[int] = []
+        for i, item in enumerate(flat):
+            if _is(item, "Image", "Video"):
+                images.append(i)
+            elif _is(item, "BoundingBoxes", "KeyPoints") or hasattr(item, "getbands"):
                 raise MixTypeError(
                     f"{owner}: got {type(item).__name__}, expected batches of images and masks as tensors: boxes and "
                     "keypoints cannot be mixed here, PIL images have to be stacked first"
                 )
-        images = [i for i, x in enumerate(flat) if _is(x, "Image", "Video")]
-        plain = [i for i, x in enumerate(flat) if _is_plain(x) and x is not labels]
-        images = images or plain[:1]
+        images = images or [i for i, x in enumerate(flat) if _is_plain(x) and x is not labels][:1]
         if not images:
             raise MixTypeError(f"{owner}: no image in the input, expected a tensor (N, C, H, W)")
         fields: dict[int, Any] = {}
@@ -114,7 +116,7 @@ class BatchMix(torch.nn.Module):
                     f"{owner}: an image of shape {tuple(flat[i].shape)}, expected a batch (N, C, H, W): use this after "
                     "samples are collated"
                 )
-            fields[i] = mx.Field(_IMAGES[flat[i].ndim])
+            fields[i] = _IMAGES[flat[i].ndim]
         for i, item in enumerate(flat):
             if _is(item, "Mask"):
                 if item.ndim not in self.masks:
@@ -195,6 +197,8 @@ def _default_labels(given: Any) -> Any:
 
 def _is(item: Any, *names: str) -> bool:
     """Is it one of these tv_tensors? There are none where torchvision is not loaded; older versions lack some."""
+    if _is_plain(item) or not isinstance(item, torch.Tensor):
+        return False
     known = sys.modules.get("torchvision.tv_tensors")
     return known is not None and isinstance(item, tuple(getattr(known, n) for n in names if hasattr(known, n)))
 
