@@ -22,6 +22,7 @@ from .backends import (
     share_memory,
     traced,
     untraced,
+    was_written,
 )
 from .device_plan import DevicePlan
 from .dlpack import Loan, is_foreign
@@ -177,6 +178,8 @@ class Prepared:
             target = self.out if self.in_place or i == last else None
             to = self.to if i == last else None
             x = self.engine.run(Job(x, plan, self.names, self.kind, target, to, self.threads, self.in_place, back))
+        if self.out is not None:
+            was_written(self.out)
         return x
 
 

@@ -192,6 +192,24 @@ def test_a_result_over_its_source_is_refused_on_the_short_way_too(chip: HostChip
             mx.mix(memory[4:8], by, "b d", out=out, backend="cuda")
 
 
+@pytest.mark.parametrize("way", ["cpu", "torch", "cuda", "DevicePlan", "operation"])
+def test_autograd_learns_that_a_tensor_was_overwritten(chip: HostChip, way: str) -> None:
+    forgotten()
+    plan = drawn(mx.Mixup(pairing="flip"), 4, (), 0)
+    held = mx.DevicePlan(plan, "cpu", in_place=True)
+    for _ in range(2):  # the long way, the short way
+        x, weight = torch.ones(4, 8), torch.ones(4, 8, requires_grad=True)
+        loss = (x * weight).sum()
+        if way == "operation":
+            torch.ops.mixops.mix_(x, held.words, f"b d|continuous|0||{held.text}")
+        elif way == "DevicePlan":
+            mx.mix(x, held, "b d", out=x)
+        else:
+            mx.mix(x, plan, "b d", out=x, backend=way)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
 def test_a_sparse_tensor_and_threads_that_are_none_are_refused_on_the_short_way_too(chip: HostChip) -> None:
     x, plan = torch.ones(4, 8), drawn(mx.Mixup(), 4, (), 0)
     mx.mix(x, plan, "b d", backend="cuda")

@@ -30,6 +30,7 @@ __all__ = [
     "share_memory",
     "traced",
     "untraced",
+    "was_written",
 ]
 
 _MODULES = {"reference": "reference", "cpu": "cpu", "cuda": "cuda", "torch": "torch_", "jax": "jax_"}
@@ -130,6 +131,12 @@ def held_mix(x: Any, plan: Any, layout: str, kind: str, to: Any, out: Any) -> An
     from .cuda.library import mixed
 
     return mixed(x, plan, layout, kind, to, out)
+
+
+def was_written(out: Any) -> None:
+    """Tell autograd, which sees no writing of ours: a gradient that needs what a tensor held is then an error."""
+    if is_tensor(out):
+        sys.modules["torch"].autograd.graph.increment_version(out)
 
 
 def load_kernels() -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...constant import ascending
 from ...exchange import exchanges
 from ...packing import Packing, pack_fills
+from .. import was_written
 from ..addresses import reach
 from . import driver
 from .recipe import Recipe
@@ -220,6 +221,8 @@ def repeated(x: Tensor, plan: Plan, layout: str, kind: str, to: Output | None, o
         result = known.result(x, out)
         if result is not None:
             known.launch(plan, x, result)
+            if out is not None:
+                was_written(out)
         return result
     finally:
         known.lock.release()
@@ -239,6 +242,8 @@ def repeated_held(x: Tensor, plan: DevicePlan, layout: str, kind: str, to: Outpu
         if result is not None:
             plan.admit(kind, ready.dtype_name)
             ready.go(x, result, plan.words)
+            if out is not None:
+                was_written(out)
         return result
     finally:
         ready.lock.release()

@@ -17,7 +17,7 @@ from ...errors import MixTypeError, MixValueError
 from ...layout import check_box_axes, check_rank, parse_layout
 from ...output import Output
 from ...packing import Packing
-from .. import repeats, same_memory, share_memory, traced
+from .. import repeats, same_memory, share_memory, traced, was_written
 from ..torch_ import dtype_name
 from .again import remember_held, repeated_held
 from .engine import check_device, check_out, laid_out, launch, new, takes, with_dense_rows
@@ -194,7 +194,7 @@ def _check_out(x: Tensor, held: Held, out: Tensor) -> None:
 def _run(x: Tensor, words: Tensor, held: Held, out: Tensor | None) -> tuple[Tensor, Recipe | None]:
     """Launch; everything has been checked. The recipe is None where there was nothing to launch."""
     names, packing = held.names, held.packing
-    x = with_dense_rows(x, names.index("b"))
+    x, given = with_dense_rows(x, names.index("b")), out
     if out is None:
         out = new(x, names, packing.n, held.to)
     made = laid_out(x, names, packing, held.kind, held.to, out, in_place=held.in_place, in_memory=True)
@@ -203,6 +203,8 @@ def _run(x: Tensor, words: Tensor, held: Held, out: Tensor | None) -> tuple[Tens
         arguments["leave_fills"] = held.kind != "continuous"
         part = words[held.section * packing.words :] if held.section else words
         launch(made, arguments, x.detach(), out, part)
+    if given is not None:
+        was_written(given)
     return out, made
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import MixError, MixTypeError, MixValueError
+from ..addresses import start
 from . import available, compiling
 from .form import Form
 
@@ -123,7 +124,7 @@ class Nvidia:
         cuda, devices, index = self._cuda, self._devices, written.get_device()
         rows, stretches = grid
         # The arguments are copied before the call returns.
-        told = (kernel, rows, stretches, 1, block, 1, 1, 0, devices.stream(index), _POINTER(arguments.ctypes.data), 0)
+        told = (kernel, rows, stretches, 1, block, 1, 1, 0, devices.stream(index), _POINTER(start(arguments)), 0)
         if devices.current() != index:
             _check(cuda.cuCtxPushCurrent(self._context(index)), "a launch")
             try:
