@@ -164,15 +164,14 @@ class _Lane:
         return job.collate(samples), self._samples.place(self._batches)
 
 
-@dataclass(frozen=True)
-class _Read:
+class _Read(NamedTuple):
     shard: Shard
     number: int
     ordinal: int
     raw: Any
 
     @property
-    def index(self) -> int:
+    def sample(self) -> int:
         """The number of the sample in the data set: the same in every epoch and for any number of lanes and ranks."""
         return self.number << 32 | self.ordinal
 
@@ -210,7 +209,7 @@ class _Samples:
         try:
             sample = read.shard.decode(read.raw)
             for place, stage in enumerate(self._job.stages):
-                sample = stage(sample, self._job.epoch, read.index, place)
+                sample = stage(sample, self._job.epoch, read.sample, place)
         except Exception as err:  # of a decoder, or of anybody's stage
             what = err if isinstance(err, MixError) else f"{type(err).__name__}: {err}"
             raise MixValueError(f"{read.shard.name}, sample {read.ordinal}: {what}") from err
@@ -220,7 +219,9 @@ class _Samples:
         """Read the next block. One that an error interrupts is gone on with."""
         if self._filling is None:
             self._filling, self._start = [], self._reader.place()
-        while len(self._filling) < max(self._job.block, 1):
+        # Where nothing is shuffled a block spares the rest of the work of reading samples one by one.
+        size = self._job.block if self._job.block > 1 else self._job.size
+        while len(self._filling) < size:
             try:
                 self._filling.append(next(self._reader))
             except StopIteration:
@@ -229,7 +230,7 @@ class _Samples:
         if not block:
             raise StopIteration
         if self._job.block > 1:
-            rng = streams.sample_stream(self._job.seed, self._job.epoch, block[0].index, _BLOCK)
+            rng = streams.sample_stream(self._job.seed, self._job.epoch, block[0].sample, _BLOCK)
             block = [block[i] for i in rng.permutation(len(block))]
         self._block, self._used, self._skip = block, self._skip, 0
 

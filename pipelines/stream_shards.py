@@ -7,9 +7,12 @@ goes on through its own state.
 from __future__ import annotations
 
 import multiprocessing
+import re
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
+from tarfile import HeaderError, ReadError
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -21,6 +24,9 @@ from .state import count
 
 #: Rows that are asked of a Hugging Face data set at a time: a row alone costs up to ten times as much.
 _CHUNK = 32
+
+#: Members of a tar file that webdataset keeps for itself.
+_META = re.compile(r"__[^/]*__($|/)")
 
 #: Endings of members that hold pickles: to read one is to run it.
 _PICKLES = frozenset(("pkl", "pickle", "pyd", "pth"))
@@ -159,18 +165,26 @@ class TarShard:
 
     def _samples(self) -> Iterator[Any]:
         from webdataset.gopen import gopen  # type: ignore[import-untyped]
-        from webdataset.tariterators import group_by_keys, tar_file_expander  # type: ignore[import-untyped]
+        from webdataset.tariterators import group_by_keys  # type: ignore[import-untyped]
 
         key = None
         try:
-            with gopen(self.url) as stream:  # tarfile_samples leaves it open where a pass is left in the middle
-                for sample in group_by_keys(tar_file_expander([{"url": self.url, "stream": stream}])):
+            with gopen(self.url) as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as members:
+                for sample in group_by_keys(self._files(members)):
                     key = sample["__key__"]
                     yield sample
         except Exception as err:  # of tarfile, of what opens the url, of the network
             last = "at its start" if key is None else f"after sample {key!r}"
             reason = err.args[0] if err.args else err
             raise MixValueError(f"{self.url} cannot be read {last}: {type(err).__name__}: {reason}") from err
+
+    def _files(self, members: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+        # Not webdataset's own: it leaves files open, and takes a garbled header for the end.
+        for member in members:
+            file = None if _META.match(member.name) else members.extractfile(member)
+            if file is not None:
+                yield {"fname": member.name, "data": file.read(), "__url__": self.url}
+            members.members = []  # type: ignore[attr-defined]  # else all of them are remembered
 
     def decode(self, raw: Any) -> dict[str, Any]:
         """See Shard."""
@@ -195,6 +209,20 @@ class TarShard:
             return _writable(self._decode1(ending, value))
         except Exception as err:  # whatever PIL, NumPy and json say of broken bytes
             raise MixValueError(f"{key}.{ending} cannot be decoded: {type(err).__name__}: {err}") from err
+
+
+class _Member(tarfile.TarInfo):
+    """A member of a tar file that has to end with its end mark: tarfile takes a garbled header for one."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        """The next member."""
+        try:
+            return super().fromtarfile(tarfile)
+        except HeaderError as err:
+            if type(err).__name__ == "EOFHeaderError":
+                raise
+            raise ReadError(f"{err}: cut off, garbled, or its writer was not closed") from err
 
 
 def _basic(key: str, data: bytes) -> Any:

@@ -351,6 +351,20 @@ def test_a_tar_file_that_is_cut_off_is_named_and_the_others_are_read(folder: Pat
     assert len(came) < streamed.N
 
 
+@pytest.mark.parametrize("harm", ["garbled", "cut"])
+def test_a_tar_file_that_seems_to_end_early_is_named(harm: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with wds.TarWriter(str(path)) as writer:
+        for i in range(20):
+            writer.write({"__key__": f"{i:02d}", "cls": i})
+    whole = path.read_bytes()  # a sample takes 2048 bytes
+    path.write_bytes(whole[:10240] + b"\xff" * 512 + whole[10752:] if harm == "garbled" else whole[:10240])
+    batches, errors = gone_through(StreamLoader(streamed.tar_shards([str(path)], {"cls": "id"}), 4, seed=0))
+    assert ids(batches) == list(range(4))  # whether sample 4 is whole nobody knows
+    assert len(errors) == 1
+    assert "a.tar cannot be read after sample '03': ReadError" in errors[0]
+
+
 def test_a_pickle_in_a_tar_file_is_not_run(tmp_path: Path) -> None:
     path, trace = tmp_path / "a.tar", tmp_path / "ran"
     harm = f"cposix\nsystem\n(S'touch {trace}'\ntR.".encode()
