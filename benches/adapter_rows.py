@@ -84,7 +84,7 @@ def of_lightning() -> Callable[[], Any]:
 
     def step() -> None:
         batch = [X, Y]
-        callback.on_train_batch_start(trainer, None, batch, 0)  # type: ignore[attr-defined]
+        callback.on_train_batch_start(trainer, None, batch, 0)
         callback.on_train_batch_end(trainer, None, None, batch, 0)
 
     return step
@@ -116,7 +116,7 @@ def of_fastai() -> Callable[[], Any]:
     def step() -> Any:
         learn.xb, learn.yb = (X,), (Y,)
         mixing.before_batch()
-        return mx.pair_targets(Y, mixing.plan)  # type: ignore[arg-type]
+        return mx.pair_targets(Y, mixing.plan)
 
     return step
 
