@@ -23,6 +23,7 @@ from PIL import Image
 
 import mixops as mx
 
+KINDS = ["tar", "parquet"]
 SIZES = (23, 19, 30, 8, 20)
 N = sum(SIZES)
 OP = mx.OneOf([mx.Mixup(0.8), mx.CutMix(1.0)]) | mx.Cutout(2)
@@ -100,6 +101,15 @@ def mixing(source: list[Any], workers: int = 0, **options: Any) -> MixLoader:
 def mixed(source: list[Any], workers: int = 0, **options: Any) -> StreamLoader:
     """Mixed in the workers."""
     return loader(source, workers, collate=MixCollator(OP, FIELDS, seed=7), **options)
+
+
+def ids(batches: Any) -> list[int]:
+    return [int(i) for batch in batches for i in batch["id"]]
+
+
+def plain(samples: Any) -> list[Any]:
+    """A collate function that leaves the samples as they are."""
+    return list(samples)
 
 
 def digest(batch: dict[str, Any]) -> str:
