@@ -79,7 +79,7 @@ def column_of(name: Any, item: Any, field: Any) -> Column:
     """An item of a batch and its field as a Column.
 
     Raises:
-        MixError: if it is no array, tensor or list of samples with rows, or is a sparse or an empty one.
+        MixError: if it is no array, tensor or list of samples of numbers, or samples differ.
     """
     listed = isinstance(item, (list, tuple)) and bool(item)
     if listed:
@@ -89,8 +89,8 @@ def column_of(name: Any, item: Any, field: Any) -> Column:
             raise MixValueError(f"field {name!r}: samples of different kinds or sizes, expected alike ones") from None
     if not isinstance(item, (np.ndarray, Tensor)) or not item.ndim:
         raise MixTypeError(f"field {name!r}: got {type(item).__name__}, expected a NumPy array or a torch tensor")
-    if isinstance(item, np.ndarray) and item.dtype.hasobject:
-        raise MixTypeError(f"field {name!r}: got an array of Python objects, expected numbers")
+    if isinstance(item, np.ndarray) and item.dtype.kind in "OUS":
+        raise MixTypeError(f"field {name!r}: got an array of {item.dtype}, expected numbers")
     labels = isinstance(field, mx.Labels)
     axis = 0 if labels or listed else field.layout.split().index("b")
     return Column(item, axis, labels)
