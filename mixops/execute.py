@@ -81,8 +81,8 @@ def mix(
     """Apply a plan to an array: out[n] = x[base[n]], then each patch blended in with its opacity, in order.
 
     Args:
-        x: the source rows: a NumPy array, a torch tensor, an array that another library has on a GPU (CuPy, JAX), or a
-            list of equally sized samples of these; read only if you like. float64/32/16, bfloat16 and uint8 blend; any
+        x: the source rows: a NumPy array, a torch tensor, a JAX array, traced ones too, an array that another library
+            has on a GPU (CuPy), or a list of equally sized samples of these; read only if you like. float64/32/16, bfloat16 and uint8 blend; any
             dtype pastes.
         plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``). A DevicePlan is for
             launches that are recorded: CUDA graphs and torch.compile.
