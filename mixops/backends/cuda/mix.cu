@@ -269,6 +269,7 @@ __device__ inline Mask inside(const Mix &p, unsigned patch, unsigned e) {
     }
     Mask mask = 0;
     bool across = crosses(p, patch, line);
+#pragma unroll 1
     for (int i = 0; i < VEC; i++, at++) {
         if (at == p.length) {
             at = 0;
@@ -356,14 +357,17 @@ __device__ inline void donate(const Mix &p, unsigned patch, int row, unsigned e,
     gather(from, values);
 }
 
-__device__ inline void lay(Mask mask, float o, const WORK (&other)[VEC], WORK (&own)[VEC]) {
+// What is laid takes the place of ``other``: one question for all elements whether anything has to be blended.
+__device__ inline void lay(Mask mask, float o, WORK (&other)[VEC], WORK (&own)[VEC]) {
+    if (VALID || o != 1.f) {
 #pragma unroll
-    for (int i = 0; i < VEC; i++) {
-        WORK laid;
-        if (VALID) laid = own[i] < other[i] ? other[i] : own[i];
-        else laid = o == 1.f ? other[i] : blended(own[i], other[i], o);
-        if (mask >> i & 1) own[i] = laid;
+        for (int i = 0; i < VEC; i++) {
+            if (VALID) other[i] = own[i] < other[i] ? other[i] : own[i];
+            else other[i] = blended(own[i], other[i], o);
+        }
     }
+#pragma unroll
+    for (int i = 0; i < VEC; i++) own[i] = mask >> i & 1 ? other[i] : own[i];
 }
 
 // The elements e, e + 1, ... of a row of the plan. False if no patch touches them: they are then those of the base row.
@@ -371,14 +375,16 @@ __device__ inline bool painted(const Mix &p, unsigned record, unsigned e, unsign
     const int patches = PATCHES ? PATCHES : (int)p.patches;
     // An opaque patch that covers everything hides what lies under it: that is not even read, so no NaN of it can leak.
     int from = 0;
-    bool hidden = false;
+    bool hidden = false, looked = false;
+    Mask only = 0;  // of the only patch, once it has been looked at
     if (!VALID)
         for (int k = patches - 1; k >= 0 && !hidden; k--) {
             unsigned patch = record + 2 + k * PATCH_WORDS;
             bool skipped = FILL && p.leave_fills && (int)word(p, patch) < 0;
-            if (!skipped && __uint_as_float(word(p, patch + 1)) == 1.f && inside(p, patch, e) == ALL) {
-                hidden = true;
-                from = k;
+            if (!skipped && __uint_as_float(word(p, patch + 1)) == 1.f) {
+                only = inside(p, patch, e);
+                looked = PATCHES == 1;
+                if (only == ALL) hidden = true, from = k;
             }
         }
     bool touched = false;
@@ -387,7 +393,7 @@ __device__ inline bool painted(const Mix &p, unsigned record, unsigned e, unsign
         unsigned patch = record + 2 + k * PATCH_WORDS;
         float o = __uint_as_float(word(p, patch + 1));
         if (o == 0.f) continue;
-        Mask mask = inside(p, patch, e);
+        Mask mask = looked ? only : inside(p, patch, e);
         if (!mask) continue;
         int partner = (int)word(p, patch);
         WORK other[VEC];
