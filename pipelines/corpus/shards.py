@@ -195,9 +195,17 @@ class _ParquetWriter(_Writer):
         if self._held:
             whole = pa.concat_tables(self._held)
             if self._writer is None:
-                self._writer = parquet.ParquetWriter(self.path, whole.schema)
+                self._writer = parquet.ParquetWriter(self.path, whole.schema, use_dictionary=_repeating(whole.schema))
             self._writer.write_table(whole, row_group_size=max(len(whole), 1))
             self._held = []
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns whose values come again and again: texts. To look for repeated pixels takes longer than to mix them."""
+    texts = (pa.string(), pa.large_string())
+    flat = [field.name for field in schema if field.type in texts]
+    lists = [f for f in schema if pa.types.is_list(f.type) and f.type.value_type in texts]
+    return flat + [f"{field.name}.list.element" for field in lists]
 
 
 class _TarWriter(_Writer):
