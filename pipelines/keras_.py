@@ -29,7 +29,7 @@ __all__ = ["FollowEpochs", "MixLayer", "MixPyDataset"]
 
 
 class MixPyDataset(keras.utils.PyDataset):  # type: ignore[misc]
-    """Mixed batches for ``model.fit``, on any backend of Keras: ``fit(data, callbacks=[FollowEpochs(data)])``.
+    """Mixed batches for fit on any backend of Keras: ``fit(data, shuffle=False, callbacks=[FollowEpochs(data)])``.
 
     A batch depends on (seed, epoch, its number, rank) alone: it is the same on every backend, for any number of
     workers, threads or processes, and after a restart. Batches are NumPy arrays, which Keras converts.
@@ -45,14 +45,16 @@ class MixPyDataset(keras.utils.PyDataset):  # type: ignore[misc]
             a tuple. Entries that it does not name pass through.
         seed: of order and draws, 0 ≤ seed < 2**64.
         batch_size: rows a batch, for arrays only.
-        shuffle: visit the rows of arrays in random order, another one each epoch. Leave the one of ``fit`` as it is:
-            for a PyDataset it stirs the order of the batches, which changes none of them.
+        shuffle: visit the rows of arrays in random order, another one each epoch. Give ``fit`` shuffle=False: its own
+            hands out the same batches in an order of Python's global generator.
         drop_last: leave a smaller last batch of arrays out.
         to: {name: Output} of fields that are normalised, cast or laid out in the pass that mixes.
         rank: of this process, 0 ≤ rank < world_size, where several train.
         world_size: number of processes that share the rows of arrays.
         training: False draws the identity: values untouched, labels in the same form as in training.
-        **options: workers, use_multiprocessing and max_queue_size, of PyDataset.
+        **options: workers, use_multiprocessing and max_queue_size, of PyDataset. With workers, on JAX and torch, let
+            the model see a batch before its first fit, ``model.test_on_batch(*data[0])``: otherwise Keras looks at one
+            itself, and trains on those that its workers made ahead of it before the epoch begins.
 
     Raises:
         MixError: if op, fields, to or a number is none, arrays differ in length, batch_size is missing or comes with a

@@ -117,8 +117,6 @@ class DatasetMixing:
 
     def _mix(self, names: tuple[Any, ...], epoch: Any, step: Any, training: Any, *arrays: Any) -> list[np.ndarray]:
         """The mixed entries of the batch in this place, one after the other."""
-        if epoch >= self._next[0]:  # a pass that was restored from a checkpoint: it did not begin here
-            self._next = int(epoch) + 1, 0
         key = BatchKey(int(epoch), int(step), self.rank)
         mixed = self._mixed(dict(zip(names, arrays, strict=True)), key, bool(training))
         return [part for parts in mixed.values() for part in parts]
@@ -188,7 +186,8 @@ def mixed_dataset(
     Each batch is mixed on the host by the compiled kernels, in one pass. Its plan depends on (seed, epoch, step, rank)
     alone, where every pass over the dataset is the next epoch (``set_epoch`` says which) and step is the number of the
     batch in its pass; under ``repeat()``, too, if it comes after this. Static shapes are kept. The place of an iterator
-    can be saved by tf.train.Checkpoint, as long as the dataset it mixes can.
+    can be saved by tf.train.Checkpoint, as long as the dataset it mixes can; in the process that restores it, ``epoch``
+    is that of the pass that comes next.
 
     Args:
         op: the operator.

@@ -24,6 +24,7 @@ _AXES: tuple[tuple[str, ...], ...] = ((), ("t",), ("h", "w"), ("t", "h", "w"))
 _FLOATS = (tf.float64, tf.float32, tf.float16, tf.bfloat16)
 
 
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def mixed(
     x: Any,
     plan: mx.Plan | mx.PlanSequence | TensorPlan,
@@ -68,6 +69,7 @@ def mixed(
     return tf.transpose(rows, [order.index(i) for i in range(len(order))])
 
 
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def soft_targets(
     labels: Any,
     plan: mx.Plan | mx.PlanSequence | TensorPlan,

@@ -19,8 +19,8 @@ from mixops import MixTypeError, MixValueError, streams
 
 _ARRAYS = ("base", "partner", "box", "donor", "opacity", "weight")
 _FILLS = ("value", "noise", "std", "key")
-#: Draws that show what an operator's plans have in common.
-_SAMPLES = 8
+#: Draws, and rows of each, that show what an operator's plans have in common.
+_SAMPLES, _ROWS = 64, 32
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ class TensorPlan:
         return cls(tuple(steps))
 
 
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def drawn(
     op: mx.Operator,
     x: Any,
@@ -189,10 +190,11 @@ def drawn(
 
     Example:
         >>> import tensorflow as tf
+        >>> from mixops.pipelines.tf_ops import mixed
+        >>> from mixops.pipelines.tf_plan import drawn
         >>> @tf.function
         ... def mixing(x, step):
         ...     return mixed(x, drawn(mx.Mixup(0.8), x, "b d", 7, step), "b d")
-        >>> from mixops.pipelines.tf_ops import mixed
         >>> mixing(tf.eye(4), tf.constant(0)).shape
         TensorShape([4, 4])
     """
@@ -209,7 +211,7 @@ def drawn(
     draw = partial(_draw, op, seed, rank, training, spec.shape, tuple(seen))
     if tf.executing_eagerly():
         return TensorPlan.of(draw(spec.n, int(epoch), int(step), *(array.numpy() for array in seen.values())))
-    forms = _forms(op, seed, spec, {n: _zeros(a, spec.n) for n, a in seen.items()})
+    forms = _forms(op, seed, mx.Spec(_ROWS, spec.shape), {name: _zeros(array) for name, array in seen.items()})
     numbers = [tf.shape(x)[batch], tf.cast(epoch, tf.int64), tf.cast(step, tf.int64), *seen.values()]
     dtypes = [tf.int32] * 4 + [tf.float32] * 3 + [tf.uint8, tf.float32, tf.uint64]
     flat = iter(tf.numpy_function(partial(_flat, forms, draw), numbers, dtypes * len(forms), stateful=False))
@@ -260,8 +262,9 @@ def _steps(plan: mx.Plan | mx.PlanSequence) -> tuple[mx.Plan, ...]:
     return plan.plans if isinstance(plan, mx.PlanSequence) else (plan,)
 
 
-def _zeros(tensor: Any, n: int) -> np.ndarray:
-    return np.zeros([extent or n for extent in tensor.shape.as_list()], tensor.dtype.as_numpy_dtype)
+def _zeros(tensor: Any) -> np.ndarray:
+    """Evidence of so many rows, in which there is nothing to see."""
+    return np.zeros([_ROWS, *tensor.shape.as_list()[1:]], tensor.dtype.as_numpy_dtype)
 
 
 def _paint(
