@@ -16,7 +16,6 @@ from .philox import normals
 
 if TYPE_CHECKING:
     from ..execute import Job
-    from ..output import Output
 
 _HALVES = ("float16", "bfloat16")
 
@@ -45,36 +44,43 @@ def run(job: Job) -> Any:
     x = job.x
     if isinstance(x, (list, tuple)):
         x = jnp.stack([jnp.asarray(sample) for sample in x], names.index("b"))
-    form = form_of(plan)
-    return _mixed(x, leaves(plan), names, job.kind, to, form.shape, form.noisy and job.kind == "continuous")
+    form, noisy = form_of(plan), form_of(plan).noisy and job.kind == "continuous"
+    # The numbers of the tail are arguments too: other statistics compile nothing anew.
+    wide = "float64" if to is not None and to.dtype == "float64" else "float32"
+    affine = [] if to is None or to.dtype == "uint8" else [a.astype(wide) for a in to.affine(str(x.dtype))]
+    tail = None if to is None else (parse_layout(to.layout), to.dtype)
+    return _mixed(x, leaves(plan), affine, names, job.kind, tail, form.shape, noisy)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6), inline=True)
+@partial(jax.jit, static_argnums=(3, 4, 5, 6, 7), inline=True)
 def _mixed(
-    source: Any, plan: list[Any], names: tuple[str, ...], kind: str, to: Output | None, shape: Any, noisy: bool
+    source: Any,
+    plan: list[Any],
+    affine: list[Any],
+    names: tuple[str, ...],
+    kind: str,
+    tail: tuple[tuple[str, ...], str] | None,
+    shape: tuple[int, ...],
+    noisy: bool,
 ) -> Any:
     batch = names.index("b")
     x = jnp.moveaxis(source, batch, 0)
-    result = jnp.moveaxis(_painted(x, plan, tuple(n for n in names if n != "b"), kind, to, shape, noisy), 0, batch)
-    if to is None:
+    rest = tuple(n for n in names if n != "b")
+    result = jnp.moveaxis(_painted(x, plan, rest, kind, bool(affine), shape, noisy), 0, batch)
+    if tail is None:
         return result.astype(source.dtype)
-    if to.dtype != "uint8":
-        wide = jnp.dtype("float64" if to.dtype == "float64" else "float32")
-        scale, shift = (
-            a.astype(wide).reshape([-1 if n == "c" and len(a) > 1 else 1 for n in names])
-            for a in to.affine(str(source.dtype))
-        )
-        result = result.astype(wide) * scale + shift
-    return result.transpose([names.index(n) for n in parse_layout(to.layout)]).astype(jnp.dtype(to.dtype))
+    if affine:
+        scale, shift = (a.reshape([len(a) if n == "c" else 1 for n in names]) for a in affine)
+        result = result.astype(scale.dtype) * scale + shift
+    return result.transpose([names.index(n) for n in tail[0]]).astype(jnp.dtype(tail[1]))
 
 
 def _painted(
-    x: Any, plan: list[Any], rest: tuple[str, ...], kind: str, to: Output | None, shape: Any, noisy: bool
+    x: Any, plan: list[Any], rest: tuple[str, ...], kind: str, tail: bool, shape: tuple[int, ...], noisy: bool
 ) -> Any:
     """The rows of the plan, patch upon patch, the batch axis first."""
     base, partner, box, opacity, _, *fills = plan
     row = _take(x, base)
-    tail = to is not None and to.dtype != "uint8"
     if kind == "continuous" and (str(x.dtype) in _HALVES or (tail and not jnp.issubdtype(x.dtype, jnp.floating))):
         row = row.astype(jnp.float32)
     for k in range(partner.shape[1]):
