@@ -163,6 +163,15 @@ def test_more_channels_than_arguments_hold_are_normalised_from_memory(
     assert launch.form.factors == 3
 
 
+@pytest.mark.parametrize("channels", [2, 4, 6])
+@pytest.mark.parametrize("target_layout", ["b h c w", "b h w c"])
+def test_a_vector_may_span_channels_and_lines_of_them(target_layout: str, channels: int) -> None:
+    x = data("float16", (2, 4, channels, 3))
+    plan = mx.CutMix().draw(np.random.default_rng(4), mx.Spec(2, (4, 3)))
+    launch = check(x, plan, "b h c w", to=tail("float16", "float32", target_layout, channels, "each"))
+    assert launch.form.vec == (8 if target_layout == "b h c w" else 1)
+
+
 # -- memory -----------------------------------------------------------------------------------------------------------
 
 MIXUP = mx.Mixup(per="sample").draw(np.random.default_rng(2), mx.Spec(4), lam=np.array([0.5, 1.0, 0.0, 0.3]))

@@ -21,7 +21,7 @@ MUTANTS = {
     "what is partly covered is not read": ("if (only == ALL) hidden", "if (only) hidden"),
     "a paste by arithmetic": ("VALID || o != 1.f", "true"),
     "bytes are cut off": ("32768u) >> 16", "0u) >> 16"),
-    "donors are read in vectors that begin between": ("mask != ALL || shift % VEC", "mask != ALL"),
+    "donors are read in vectors that begin between": ("if (shift % VEC) {", "if (false) {"),
     "noise stands still along a vector": ("position_of(p, item + i)", "position_of(p, item)"),
     "channels change places": ("row + c * p.plane", "row + (CHANNELS - 1 - c) * p.plane"),
     "a factor is kept over the channel's end": ("(unsigned)i == left", "(unsigned)i == left + 1"),

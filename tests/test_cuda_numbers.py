@@ -95,11 +95,19 @@ def test_halves_overflow_to_infinity_and_underflow_to_subnormals_and_zeros() -> 
 
 
 def test_bytes_blend_to_the_same_integers_as_everywhere() -> None:
-    own, other = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
-    x = np.stack([own.ravel(), other.ravel()])
-    for lam in (0.5, 0.3, 1 / 3, 1e-5, 0.999, 2.0**-17):
+    gaps = np.arange(-255, 256)
+    x = np.stack([np.maximum(-gaps, 0), np.maximum(gaps, 0)]).astype(np.uint8)  # all that a result depends on
+    for lam in (*np.random.default_rng(0).random(40), 1e-5, 0.999, 2.0**-17, 0.5):
         plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(2), lam=lam, partner=[1, 0])
         np.testing.assert_array_equal(mixed(x, plan, "b d")[0], mx.mix(x, plan, "b d", backend="reference"))
+
+
+@pytest.mark.parametrize("kind", ["pixel", "channel"])
+def test_bytes_saturate_under_noise_and_round_to_the_nearest(kind: str) -> None:
+    x, box = data("uint8", (2, 3, 8, 8)), np.array([[[0, 8, 0, 8]]] * 2)
+    fills = [mx.Fill(100.0, kind, 200.0, 5)]
+    plan = mx.Plan([0, 1], [[-1]] * 2, box, box, np.ones((2, 1)), np.zeros((2, 1)), (8, 8), fills)
+    check(x, plan, "b c h w")
 
 
 # -- what must not leak -----------------------------------------------------------------------------------------------

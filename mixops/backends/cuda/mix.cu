@@ -341,7 +341,7 @@ __device__ inline void donate(const Mix &p, unsigned patch, int row, unsigned e,
 #pragma unroll
     for (int r = 0; r < RANK; r++) shift += (int)word(p, patch + 2 + BOX_WORDS + r) * (int)p.shift_step[r];
     from += ((long long)e + shift) * (int)sizeof(IN);
-    if (shift && (mask != ALL || shift % VEC)) {  // beyond the box the donor may end, and its vectors may be cut
+    if (shift % VEC) {  // its vectors begin between those of the row, which could end beyond it
 #pragma unroll
         for (int i = 0; i < VEC; i++) {
             if (!(mask >> i & 1)) continue;
