@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,3 +249,20 @@ def test_the_examples_run(module: Any) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 3
     assert not found.failed
+
+
+PAGE = Path(__file__).parent.parent / "docs" / "keras.md"
+SHOWN = [
+    block
+    for block in re.findall(r"^```py\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    if "tf_ import" in block
+]
+
+
+@pytest.mark.parametrize("block", SHOWN)
+def test_what_the_page_shows_runs(block: str) -> None:
+    exec(compile(block, "<block>", "exec", dont_inherit=True), {"__name__": "__main__"})
+
+
+def test_the_page_shows_something() -> None:
+    assert SHOWN
