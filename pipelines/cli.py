@@ -48,10 +48,10 @@ def run_command(command: click.Command, name: str, args: list[str] | None = None
         args: in place of those of the process.
 
     Returns:
-        The exit code: 0; 2 after an error; 130 when stopped from the keyboard.
+        The exit code: 0, or what the command says; 2 after an error; 130 when stopped from the keyboard.
     """
     try:
-        command.main(args=args, prog_name=name, standalone_mode=False)
+        code = command.main(args=args, prog_name=name, standalone_mode=False)
     except click.Abort:
         return _complain(name, "stopped", 130)
     except click.exceptions.NoArgsIsHelpError as error:  # a group without a command: all of its help, as it stands
@@ -63,7 +63,7 @@ def run_command(command: click.Command, name: str, args: list[str] | None = None
         return _complain(name, f"this needs {error.name}: pip install 'mixops[all]'")
     except (mx.MixError, OSError) as error:
         return _complain(name, str(error))
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _complain(name: str, message: str, code: int = 2) -> int:
@@ -185,6 +185,27 @@ def ops(names: tuple[str, ...]) -> None:
         if name not in known:
             mx.parse_op(f"{name}()")  # refuses it, with what was perhaps meant
         click.echo("\n".join(_described(known[name])))
+
+
+@commands.command()
+@click.argument("frameworks", nargs=-1)
+@click.option(
+    "--op", "operators", multiple=True, help="Only this operator of the rows, as they are written; repeatable."
+)
+@click.option("--jobs", type=_COUNT, default=2, help="Frameworks that run at the same time.")
+def matrix(frameworks: tuple[str, ...], operators: tuple[str, ...], jobs: int) -> None:
+    """Replay one saved plan of every operator in FRAMEWORKS, all for none, and print how far each is from NumPy.
+
+    A cell is "equal", or the largest distance in units of the last place (ulp). Bytes have to be equal, floats within
+    the documented bound; the exit code is 1 where they are not. Everything runs on the CPU.
+    """
+    from .matrix import compare
+    from .replay import find_frameworks
+
+    made = compare(find_frameworks(frameworks), operators, jobs=jobs)
+    click.echo(str(made))
+    if not made.good:
+        raise click.exceptions.Exit(1)
 
 
 def _described(kind: type[mx.Operator]) -> Iterator[str]:
