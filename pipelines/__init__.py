@@ -1,7 +1,8 @@
 """Mixing inside real data loading: keyed batches, collate functions, loaders, per-sample stages and sources of data.
 
 Modules that need a package of their own are imported by name: ``mixops.pipelines.nodes`` (torchdata), ``.trainer``
-(transformers) and ``.lightning_``; so is ``mixops.pipelines.text``, the pipelines for sentences.
+(transformers), ``.lightning_``, ``.tf_``, ``.keras_``, ``.ray_``, ``.streaming`` (WebDataset, Hugging Face),
+``.exchange`` (torch.distributed) and ``.drop_in``; so is ``mixops.pipelines.text``, the pipelines for sentences.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -128,7 +128,7 @@ CAUSES: dict[str, Callable[[], Any]] = {
     "out with several elements in one place": lambda: mx.mix(X, PLAN, "b d", out=torch.zeros(1, 4).expand(3, 4)),
     "a sparse tensor": lambda: mx.mix(X.to_sparse(), PLAN, "b d"),
     "out= with JAX": lent("jaxlib._jax.ArrayImpl", 2, in_place=True),
-    "an array of another library on the CPU": lent("jaxlib._jax.ArrayImpl", 1),
+    "an array of another library on the CPU": lent("dpnp.dpnp_array", 1),
     "a torch without CUDA, an array with it": lent("cupy.ndarray", 2, None),
     "managed memory": lent("cupy.ndarray", 13),
 }
@@ -146,10 +146,11 @@ def test_the_table_holds_the_message_that_comes(wrong: str) -> None:
     assert re.fullmatch(pattern, str(caught.value)), str(caught.value)
 
 
-def test_blocks_that_do_not_run_everywhere_stand_on_this_page_alone() -> None:
+def test_blocks_that_do_not_run_everywhere_stand_on_few_pages() -> None:
     assert len(BLOCKS) == 4
+    known = ["drop-ins.md", "keras.md"]  # Composer, which the page says has not been run; run by tests/on_keras.py
     others = [page for page in DOCS.parent.glob("**/*.md") if page.name != "gpu.md" and ".venv" not in page.parts]
-    assert [page.name for page in others if "```py\n" in page.read_text(encoding="utf-8")] == []
+    assert sorted(page.name for page in others if "```py\n" in page.read_text(encoding="utf-8")) == known
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))

@@ -27,13 +27,13 @@ SHAPES = {
 
 @pytest.mark.parametrize("dtype", [*FLOATS, "uint8", "int64", "bool"])
 @pytest.mark.parametrize(("layout", "shape"), [(a, s) for a, shapes in SHAPES.items() for s in shapes])
-def test_boxes_cut_vectors_anywhere(engine: Engine, layout: str, shape: tuple[int, ...], dtype: str) -> None:
+def test_boxes_cut_vectors_anywhere(writer: Engine, layout: str, shape: tuple[int, ...], dtype: str) -> None:
     extent = dict(zip(layout.split(), shape, strict=True))
     x, blends = data(dtype, shape), dtype in (*FLOATS, "uint8")
     axes = tuple(extent[a] for a in ("t", "h", "w") if a in extent)
     for seed, fills in ((0, ()), (1, FILLS if blends and "c" in extent else FILLS[:1] if dtype != "bool" else ())):
         plan = made_plan(np.random.default_rng(seed), extent["b"], axes, 2, fills, OPACITIES if blends else (1.0, 0.0))
-        naive.mix(x, plan, layout).check(engine.numpy(engine.mix(engine.array(x), plan, layout)))
+        naive.mix(x, plan, layout).check(writer.numpy(writer.mix(writer.array(x), plan, layout)))
 
 
 @pytest.mark.parametrize("values", [{}, {"mean": 0.4}, {"mean": (0.48, 0.45, 0.4), "std": (0.22, 0.25, 0.5)}])
@@ -44,18 +44,18 @@ def test_boxes_cut_vectors_anywhere(engine: Engine, layout: str, shape: tuple[in
     ("layout", "target_layout"), [("b h w c", "b c h w"), ("b c h w", "b h w c"), ("b c h w", "b w c h")]
 )
 def test_channels_leave_pixels_and_enter_them(
-    engine: Engine, layout: str, target_layout: str, source: str, target: str, channels: int, values: dict[str, Any]
+    writer: Engine, layout: str, target_layout: str, source: str, target: str, channels: int, values: dict[str, Any]
 ) -> None:
     extent = {"b": 2, "c": channels, "h": 8, "w": 6}
     x = data(source, tuple(extent[a] for a in layout.split()))
     plan = made_plan(np.random.default_rng(channels), 2, (8, 6), 1, FILLS[1:2])
     moments = {name: v if isinstance(v, float) else (*v, 0.3)[:channels] for name, v in values.items()}
     to = mx.Output(target_layout, target, **moments)
-    naive.mix(x, plan, layout, to=to).check(engine.numpy(engine.mix(engine.array(x), plan, layout, to=to)))
+    naive.mix(x, plan, layout, to=to).check(writer.numpy(writer.mix(writer.array(x), plan, layout, to=to)))
 
 
 @pytest.mark.parametrize("n", [1, 200, 1000, 3000])
-def test_plans_of_any_size(engine: Engine, n: int) -> None:
+def test_plans_of_any_size(writer: Engine, n: int) -> None:
     x = data("float32", (n, 8))
     plan = mx.Mixup(per="sample").draw(np.random.default_rng(n), mx.Spec(n))
-    naive.mix(x, plan, "b d").check(engine.numpy(engine.mix(engine.array(x), plan, "b d")))
+    naive.mix(x, plan, "b d").check(writer.numpy(writer.mix(writer.array(x), plan, "b d")))
