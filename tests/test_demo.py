@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mixops.pipelines.demo import report, speed, train
+from mixops.pipelines.demo import frameworks, report, speed, train
 from mixops.pipelines.demo.verdict import verdicts
 
 import mixops as mx
@@ -54,7 +54,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize(("file", "links"), [("index.html", 6 * 8 + 1), ("text.html", 1)])
+@pytest.mark.parametrize(
+    ("file", "links"), [("index.html", 6 * 8 + 2), ("text.html", 1), ("frameworks.html", 3 * 8 + 1)]
+)
 def test_each_page_is_whole_and_refers_only_to_files_of_the_report(made: Path, file: str, links: int) -> None:
     text = (made / file).read_text(encoding="utf-8")
     page = Tags(text)
@@ -116,6 +118,25 @@ def test_the_saved_plan_is_the_one_that_is_shown(made: Path) -> None:
     plan = mx.Plan.load(made / "plan.npz")
     first = repr(plan).splitlines()[0]
     assert first in (made / "index.html").read_text(encoding="utf-8")
+
+
+def test_three_frameworks_make_the_same_photographs_of_the_saved_plan(made: Path) -> None:
+    found = json.loads((made / "report.json").read_text(encoding="utf-8"))["frameworks"]
+    assert found == {"bytes that differ": {"torch": 0, "JAX": 0, "TensorFlow": 0}, "left out": []}
+    text = (made / "frameworks.html").read_text(encoding="utf-8")
+    assert text.count("Not a byte differs") == 3
+    first = [(made / f"tiles/{number}-0.png").read_bytes() for number in (5, 6, 7, 8)]
+    assert len(set(first)) == 1
+
+
+def test_a_framework_that_is_missing_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    (tmp_path / "tiles").mkdir()
+    mx.Plan.identity(8).save(tmp_path / "plan.npz")
+    found = frameworks.replay_photos(tmp_path, tmp_path / "plan.npz", ("TensorFlow",))
+    assert (found.strips, found.apart) == ((), {})
+    page = frameworks.frameworks_page_html(found, (), "")
+    assert "TensorFlow needs tensorflow: pip install" in page
 
 
 def test_an_earlier_report_is_replaced_and_nothing_is_left_beside_it(made: Path) -> None:

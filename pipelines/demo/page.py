@@ -31,20 +31,19 @@ def page_html(
     """
     parts = [
         f'<p class="soft">{escape(about)}</p>',
-        *_photographs(strips),
+        "<h2>Photographs, before and after</h2>",
+        "<p>Under each tile: whose photograph it starts from, the shares of its label, and the same shares as a bar. "
+        "“cut” means that a fill was painted, which never changes a label.</p>",
+        *strips_html(strips),
         *_training(curves, found),
         *_speed(paces),
         *_chain(strips[-1]),
     ]
-    return document("mixops at work", parts, {"text.html": "Sentences"})
+    return document("mixops at work", parts, {"text.html": "Sentences", "frameworks.html": "Frameworks"})
 
 
-def _photographs(strips: Sequence[Strip]) -> Iterable[str]:
-    yield "<h2>Photographs, before and after</h2>"
-    yield (
-        "<p>Under each tile: whose photograph it starts from, the shares of its label, and the same shares as a bar. "
-        "“cut” means that a fill was painted, which never changes a label.</p>"
-    )
+def strips_html(strips: Sequence[Strip]) -> Iterable[str]:
+    """A heading, a sentence and the tiles of each strip, with the shares of the labels under them."""
     for strip in strips:
         yield f'<h3>{escape(strip.title)}</h3><p class="soft">{escape(strip.text)}</p><div class="tiles">'
         for file, caption in zip(strip.files, strip.captions, strict=True):

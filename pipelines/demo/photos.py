@@ -66,15 +66,15 @@ def photo_strips(folder: Path, seed: int) -> list[Strip]:
     (folder / "tiles").mkdir()
     whole = mx.Plan.identity(len(photos))
     text = "What scikit-learn and scikit-image carry; each photograph is a class of its own."
-    strips = [_strip(folder, 0, "originals", text, photos, whole, names)]
+    strips = [write_strip(folder, 0, "originals", text, photos, whole, names)]
     for i, (spelled, text) in enumerate(SHOWN, 1):
         plan = mx.parse_op(spelled).draw(mx.streams.plan_stream(seed, step=i), mx.Spec.like(photos, "b h w c"))
         mixed = mx.mix(photos, plan, "b h w c")
-        strips.append(_strip(folder, i, spelled, text, mixed, plan, names))
+        strips.append(write_strip(folder, i, spelled, text, mixed, plan, names))
     return strips
 
 
-def _strip(
+def write_strip(
     folder: Path,
     number: int,
     title: str,
@@ -83,6 +83,7 @@ def _strip(
     plan: mx.Plan | mx.PlanSequence,
     names: list[str],
 ) -> Strip:
+    """Write the tiles of a strip; ``number`` begins their names."""
     from PIL import Image
 
     files = tuple(f"tiles/{number}-{i}.png" for i in range(len(names)))

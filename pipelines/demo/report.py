@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from ..folders import whole_folder
 from ..versions import made_with
-from .page import page_html
+from .frameworks import frameworks_page_html, replay_photos
+from .page import page_html, strips_html
 from .photos import SHOWN, Strip, photo_strips
 from .speed import CHAINS, Pace, measure
 from .text import METHODS as TEXT_METHODS
@@ -29,7 +30,7 @@ _MARK = "mixops demo report, version 1"
 
 def step_count(seeds: int) -> int:
     """How many steps ``write_report`` tells of."""
-    return 1 + run_count(seeds) + len(CHAINS) + text_run_count(seeds)
+    return 2 + run_count(seeds) + len(CHAINS) + text_run_count(seeds)
 
 
 def write_report(
@@ -42,7 +43,7 @@ def write_report(
     seed: int = 208,
     step: Callable[[str], None] = print,
 ) -> Path:
-    """Do everything and write ``index.html``, ``text.html``, ``report.json`` and the tiles.
+    """Do everything and write ``index.html``, ``text.html``, ``frameworks.html``, ``report.json`` and the tiles.
 
     Args:
         out: folder to write; an earlier report there is replaced at the very end.
@@ -70,6 +71,9 @@ def _fill(
     start = time.perf_counter()
     strips, draws = photo_strips(folder, seed), text_draws(seed)
     step("photographs")
+    strips[-1].plan.save(folder / "plan.npz")
+    replayed = replay_photos(folder, folder / "plan.npz")
+    step("frameworks")
     with _one_thread():
         curves = _trained(train_all(seeds, epochs[0]), step)
         paces = _timed(rounds, step)
@@ -81,12 +85,14 @@ def _fill(
         f"{about['cpus']} CPUs, {about['machine']}; made in {time.perf_counter() - start:.0f} s"
     )
     numbers = _numbers(about, strips, curves, found, paces, seed) | {
-        "text": _text_numbers(draws, text_curves, text_found)
+        "text": _text_numbers(draws, text_curves, text_found),
+        "frameworks": {"bytes that differ": replayed.apart, "left out": replayed.left_out},
     }
     (folder / "report.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-    strips[-1].plan.save(folder / "plan.npz")
     (folder / "index.html").write_text(page_html(strips, curves, found, paces, line), encoding="utf-8")
     (folder / "text.html").write_text(text_page_html(draws, text_curves, text_found, line), encoding="utf-8")
+    page = frameworks_page_html(replayed, strips_html(replayed.strips), line)
+    (folder / "frameworks.html").write_text(page, encoding="utf-8")
 
 
 @contextmanager
