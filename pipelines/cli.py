@@ -200,7 +200,7 @@ def matrix(frameworks: tuple[str, ...], operators: tuple[str, ...], jobs: int) -
     the documented bound; the exit code is 1 where they are not. Everything runs on the CPU.
     """
     from .matrix import compare
-    from .replay import find_frameworks
+    from .replaying import find_frameworks
 
     made = compare(find_frameworks(frameworks), operators, jobs=jobs)
     click.echo(str(made))

@@ -13,7 +13,7 @@ import numpy as np
 import mixops as mx
 from mixops import MixValueError
 
-from .replay import AnyPlan, Batch, Framework, Made, replay
+from .replaying import AnyPlan, Batch, Framework, Made, replay
 
 IMAGES, TOKENS, ROWS = "b h w c", "b t d", "b d"
 _SHAPES = {IMAGES: (6, 9, 10, 3), TOKENS: (6, 12, 3), ROWS: (6, 20)}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mixops.pipelines import matrix
 from mixops.pipelines.cli import main
-from mixops.pipelines.replay import FRAMEWORKS, Batch, find_frameworks, replay
+from mixops.pipelines.replaying import FRAMEWORKS, Batch, find_frameworks, replay
 
 import mixops as mx
 

@@ -13,7 +13,7 @@ import numpy as np
 import mixops as mx
 
 from ..look import document
-from ..replay import Batch, find_frameworks, replay
+from ..replaying import Batch, find_frameworks, replay
 from ..sources import photographs
 from .photos import SHOWN, SIZE, Strip, write_strip
 
