@@ -1,7 +1,7 @@
 """Replay saved plans in many frameworks, each in a process of its own, and bring the mixed arrays back as files.
 
-``python -m mixops.pipelines.replaying GROUP FOLDER`` is such a process. Keras takes its backend from the environment, and
-TensorFlow fills the process it is in: so no two share one.
+``python -m mixops.pipelines.replaying GROUP FOLDER`` is such a process. Keras takes its backend from the environment,
+and TensorFlow fills the process it is in: so no two share one.
 """
 
 from __future__ import annotations
