@@ -1,4 +1,4 @@
-# make demo   set up .venv, then photographs and questions mixed, small networks trained with and without, timings: two pages
+# make demo   set up .venv, then photographs and questions mixed, small networks trained with and without, timings: three pages
 # make test   set up .venv, then lint, types and tests
 # make bench  throughput beside the peers, a quarter of an hour: benches/results/headline.{json,html,md}, README's table
 # make bench-full   every operator, dtype, layout and size, an hour or two: benches/results/full.{json,html,md}

@@ -96,7 +96,7 @@ def mix(
         to: Output: normalise, cast and change layout in the same pass.
         threads: how many may work; None: torch's number if torch is loaded, else the CPUs of this process; always 1
             in a DataLoader worker.
-        backend: "reference", "cpu", "cuda" or "torch"; None chooses by the type of x.
+        backend: "reference", "cpu", "cuda", "jax" or "torch"; None chooses by the type of x.
 
     Returns:
         The mixed rows: a new array of the kind of x (channels_last kept), or ``out``.

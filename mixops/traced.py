@@ -19,7 +19,7 @@ _registered = False
 def register() -> None:
     """Tell JAX what a plan is, if JAX is there and has not been told: every plan that is made asks for it."""
     global _registered
-    if not _registered and "jax" in sys.modules:
+    if not _registered and sys.modules.get("jax") is not None:
         _registered = True  # first, for the import below makes no plans, but may be met by another thread
         from . import jax as _  # noqa: F401
 
