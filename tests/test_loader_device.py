@@ -428,7 +428,7 @@ def test_keyed_batches_with_pinning_and_workers_go_through(recwarn: pytest.Warni
     lane = LateLane()
     assert same(epochs(mixing(loader, device=lane)), epochs(mixing(plain())))
     assert lane.faults == []
-    assert not recwarn.list
+    assert [w for w in recwarn.list if "os.fork" not in str(w.message)] == []  # JAX says so once it was imported
 
 
 def test_each_field_is_one_launch_of_the_kernel_tail_and_all(monkeypatch: pytest.MonkeyPatch) -> None:
