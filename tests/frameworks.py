@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,15 @@ def run_tests(name: str, backend: str) -> None:
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+def shown(word: str) -> list[str]:
+    """The blocks of docs/keras.md that hold a word."""
+    page = (ROOT / "docs" / "keras.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```py\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [block for block in blocks if word in block]
+
+
+def run_shown(block: str) -> None:
+    """Run a block of a page, as a script of its own."""
+    exec(compile(block, "<block>", "exec", dont_inherit=True), {"__name__": "__main__"})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import doctest
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
+from frameworks import run_shown, shown
 from mixops.pipelines import ArrayLoader, keras_, keras_layer
 from mixops.pipelines.keras_ import FollowEpochs, MixLayer, MixPyDataset
 
@@ -223,17 +223,12 @@ def test_the_examples_run(module: Any) -> None:
     assert not found.failed
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "keras.md"
-SHOWN = [
-    block
-    for block in re.findall(r"^```py\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    if "keras" in block
-]
+SHOWN = shown("keras")
 
 
 @pytest.mark.parametrize("block", SHOWN)
 def test_what_the_page_shows_runs(block: str) -> None:
-    exec(compile(block, "<block>", "exec", dont_inherit=True), {"__name__": "__main__"})
+    run_shown(block)
 
 
 def test_the_page_shows_something() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from frameworks import run_shown, shown
 from mixops.pipelines import tf_, tf_ops, tf_plan
 from mixops.pipelines.tf_ import mixed_dataset
 from mixops.pipelines.tf_ops import mixed, soft_targets
@@ -251,17 +251,12 @@ def test_the_examples_run(module: Any) -> None:
     assert not found.failed
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "keras.md"
-SHOWN = [
-    block
-    for block in re.findall(r"^```py\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    if "tf_ import" in block
-]
+SHOWN = shown("tf_ import")
 
 
 @pytest.mark.parametrize("block", SHOWN)
 def test_what_the_page_shows_runs(block: str) -> None:
-    exec(compile(block, "<block>", "exec", dont_inherit=True), {"__name__": "__main__"})
+    run_shown(block)
 
 
 def test_the_page_shows_something() -> None:
