@@ -200,8 +200,7 @@ def _rounds_twice(plan: Plan) -> bool:
 @lru_cache(maxsize=64)
 def _affine(to: Output, dtype: str) -> tuple[int, bool]:
     """How many factors a tail has, one or one for each channel, and whether they change anything."""
-    scale, shift = to.affine(dtype)
-    return len(scale), bool((scale != 1).any() or (shift != 0).any())
+    return len(to.affine(dtype)[0]), to.scales(dtype)
 
 
 @lru_cache(maxsize=64)
