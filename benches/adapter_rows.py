@@ -19,14 +19,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 import from_checkout  # noqa: F401  # this checkout's mixops, whatever is installed
 import torch
-from mixops.pipelines.collate import draw_plan
-from mixops.pipelines.drop_in import fastai_, huggingface, lightning_
-from mixops.pipelines.drop_in.draws import Draws
-from mixops.pipelines.drop_in.timm_ import FastCollateMixup, Mixup
-from mixops.pipelines.drop_in.torchvision_ import BatchMix
-from mixops.pipelines.keys import BatchKey
+from peers import torchvision_schemas
 
-import mixops as mx
+torchvision_schemas()  # Lightning imports torchvision
+from mixops.pipelines.collate import draw_plan  # noqa: E402
+from mixops.pipelines.drop_in import fastai_, huggingface, lightning_  # noqa: E402
+from mixops.pipelines.drop_in.draws import Draws  # noqa: E402
+from mixops.pipelines.drop_in.timm_ import FastCollateMixup, Mixup  # noqa: E402
+from mixops.pipelines.drop_in.torchvision_ import BatchMix  # noqa: E402
+from mixops.pipelines.keys import BatchKey  # noqa: E402
+
+import mixops as mx  # noqa: E402
 
 ROWS, CLASSES, LAYOUT = 16, 10, "b c h w"
 X, Y = torch.rand(ROWS, 3, 8, 8), torch.arange(ROWS) % CLASSES

@@ -1,4 +1,4 @@
-"""Manifold Mixup beside input Mixup and plain training, on images: python benches/studies/manifold.py"""
+"""Manifold Mixup beside input Mixup and plain training, on images: python -m benches.studies manifold"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grid import Case
 from image_nets import PreActResNet
 from mixops.pipelines.hidden import mix_hidden
 from mixops.pipelines.metrics import accuracy, calibration_error, negative_log_likelihood
-from study import Study, run_study
+from study import Study
 from torch import Tensor
 
 import mixops as mx
@@ -275,6 +275,3 @@ STUDY = Study(
     ),
     packages=("matplotlib",),
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

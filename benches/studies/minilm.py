@@ -1,4 +1,4 @@
-"""TMix and Mixup-Transformer in the fine-tuning of a pretrained transformer: python benches/studies/minilm.py"""
+"""TMix and Mixup-Transformer in the fine-tuning of a pretrained transformer: python -m benches.studies minilm"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from evidence import Claim
 from grid import Case, StudyError
 from mixops.pipelines.text import train_text
 from sentence_runs import FILES, MEASURES, curve_figure, drawn, numbers_of, sentences
-from study import Study, run_study
+from study import Study
 
 import mixops as mx
 
@@ -127,6 +127,3 @@ STUDY = Study(
     ),
     packages=("transformers", "tokenizers", PACKAGE.replace("_", "-")),
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

@@ -1,4 +1,4 @@
-"""MixText with few labels and many unlabelled sentences: python benches/studies/mixtext.py"""
+"""MixText with few labels and many unlabelled sentences: python -m benches.studies mixtext"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minilm import LAYERS, PACKAGE
 from mixops.pipelines.semi import MixText
 from mixops.pipelines.text import EDA, Sentences, train_mixtext, train_text
 from sentence_runs import FILES, MEASURES, curve_figure, numbers_of, sentences
-from study import Study, run_study
+from study import Study
 
 import mixops as mx
 
@@ -180,6 +180,3 @@ STUDY = Study(
     packages=("transformers", "tokenizers", PACKAGE.replace("_", "-")),
     seeds=5,
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

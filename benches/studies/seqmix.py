@@ -1,4 +1,4 @@
-"""SeqMix with few tagged sentences, with and without a filter by perplexity: python benches/studies/seqmix.py"""
+"""SeqMix with few tagged sentences, with and without a filter by perplexity: python -m benches.studies seqmix"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mixops.pipelines.tagging import train_tagger
 from mixops.pipelines.text import WordVectors, word_vectors
 from mixops.pipelines.text.checkpoint import Checkpoint
 from sentence_runs import GLOVE
-from study import Study, run_study
+from study import Study
 
 import mixops as mx
 
@@ -249,6 +249,3 @@ STUDY = Study(
     seeds=5,
     packages=("transformers", "tokenizers", "seqeval", PACKAGE.replace("_", "-")),
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

@@ -1,4 +1,4 @@
-"""WordMixup and SentenceMixup in four settings of the word vectors: python benches/studies/settings.py"""
+"""WordMixup and SentenceMixup in four settings of the word vectors: python -m benches.studies settings"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from evidence import Claim
 from grid import Case
 from sentence_runs import MEASURES, METHODS, RECIPE, curve_figure, files_of, train
-from study import Study, run_study
+from study import Study
 
 GUO = "Guo et al. 2019"
 SETTINGS = ("RandomTune", "RandomFix", "PretrainTune", "PretrainFix")
@@ -81,6 +81,3 @@ STUDY = Study(
         "sentences. The test set of TREC-6 has 500 questions: one is 0.2 points.",
     ),
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

@@ -1,4 +1,4 @@
-"""The gain of mixing against the number of training sentences: python benches/studies/sizes.py"""
+"""The gain of mixing against the number of training sentences: python -m benches.studies sizes"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evidence import COMMON, Claim, interval, values
 from grid import Case
 from mixops.pipelines.plots import dress
 from sentence_runs import MEASURES, METHODS, RECIPE, curve_figure, files_of, train
-from study import Study, run_study
+from study import Study
 
 SUN = "Sun et al. 2020"
 #: Training sentences -> epochs: few sentences are seen more often, as they make fewer steps.
@@ -116,6 +116,3 @@ STUDY = Study(
         "of the test set are the same for all: one is 0.2 points.",
     ),
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

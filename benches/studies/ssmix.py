@@ -1,4 +1,4 @@
-"""SSMix in the fine-tuning of a pretrained transformer: python benches/studies/ssmix.py"""
+"""SSMix in the fine-tuning of a pretrained transformer: python -m benches.studies ssmix"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grid import Case, StudyError
 from minilm import PACKAGE
 from mixops.pipelines.text import BucketBatchSampler, TokenizedSentences, pad_batch
 from sentence_runs import FILES, drawn, sentences
-from study import Study, run_study
+from study import Study
 
 import mixops as mx
 from mixops import streams
@@ -204,6 +204,3 @@ STUDY = Study(
     packages=("transformers", "tokenizers", PACKAGE.replace("_", "-")),
     seeds=5,
 )
-
-if __name__ == "__main__":
-    raise SystemExit(run_study(STUDY))

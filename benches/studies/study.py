@@ -70,9 +70,8 @@ class Study:
         return {**COMMON, **self.measures}
 
 
-def run_study(study: Study, arguments: Sequence[str] | None = None) -> int:
+def run_study(study: Study, words: Sequence[str]) -> int:
     """The command of a study; its exit status: 0, or 1 after an error, which it has said."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
     given = _arguments(study, words)
     try:
         if not given.page:
@@ -155,7 +154,7 @@ def write_page(study: Study, report: Mapping[str, Any], path: Path) -> list[Path
 
 
 def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"{study.name}.py", description=study.title)
+    parser = argparse.ArgumentParser(prog=f"python -m benches.studies {study.name}", description=study.title)
     parser.add_argument("--full", action="store_true", help="the whole grid, which takes long")
     parser.add_argument(
         "--tiny", action="store_true", help="small and on made-up data: shows that all runs; needs --out"
@@ -183,7 +182,7 @@ def _command(study: Study, words: Sequence[str]) -> str:
     """What to type for the same runs; where the file lay is nobody's business."""
     parts = [word for i, word in enumerate(words) if word != "--out" and words[i - 1 : i] != ["--out"]]
     kept = [word for word in parts if not word.startswith("--out=") and word != "--fresh"]
-    return shlex.join(["python", f"benches/studies/{study.name}.py", *kept])
+    return shlex.join(["python", "-m", "benches.studies", study.name, *kept])
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
