@@ -29,7 +29,7 @@ import grid  # isort: skip
 import study  # isort: skip
 
 STUDIES = BENCHES / "studies"
-SCRIPTS = sorted(path.name for path in STUDIES.glob("*.py") if "STUDY = Study(" in path.read_text(encoding="utf-8"))
+SCRIPTS = sorted(path.name for path in STUDIES.glob("*.py") if "\nSTUDY = Study(" in path.read_text(encoding="utf-8"))
 MEASURES = evidence.COMMON
 
 
@@ -107,6 +107,39 @@ def test_a_claim_is_judged_by_the_side_of_zero(direction: str, shift: float, ver
     assert found["sentence"].startswith(f"{beginning}: NLL {shift:+.4f} [")
     as_claimed = {"shows": 4, "opposite": 0, "does not show": 2}[verdict]
     assert found["sentence"].endswith(f"as claimed on {as_claimed} of 4 seeds.")
+
+
+@pytest.mark.parametrize(
+    ("direction", "within", "shift", "verdict"),
+    [("equal", 0.5, 0.0, "shows"), ("equal", 0.5, 0.4, "does not show"), ("equal", 0.5, 1.0, "opposite"),
+     ("equal", 0.5, -1.0, "opposite"), ("equal", 0.05, 0.0, "does not show"),
+     ("lower", 0.5, 0.2, "shows"), ("lower", 0.5, -9.0, "shows"), ("lower", 0.5, 0.5, "does not show"),
+     ("lower", 0.5, 1.0, "opposite"), ("higher", 0.5, -0.2, "shows"), ("higher", 0.5, -1.0, "opposite")],
+)  # fmt: skip
+def test_a_claim_with_a_margin_asks_for_the_whole_interval_inside_it(
+    direction: str, within: float, shift: float, verdict: str
+) -> None:
+    noise = [0.1, -0.1, 0.05, -0.05]
+    runs = [
+        {"case": "one", "method": method, "seed": seed, "outcome": {"nll": (method == "mixed") * (shift + noise[seed])}}
+        for seed in range(4)
+        for method in ("none", "mixed")
+    ]
+    claim = evidence.Claim("it is as good", "somebody", "nll", "mixed", direction=direction, within=within)
+    (found,) = evidence.verdicts(runs, {"one": {}}, [claim], MEASURES)
+    assert found["verdict"] == found["cases"]["one"]["verdict"] == verdict
+    said = {"equal": f"±{within:.4f} counts as equal"}.get(direction, f"{within:.4f} is allowed")
+    assert said in found["sentence"]
+    far = [{"equal": abs(d), "lower": d, "higher": -d}[direction] for d in (shift + one for one in noise)]
+    held = sum(one <= within if direction == "equal" else one < within for one in far)
+    assert found["sentence"].endswith(f"as claimed on {held} of 4 seeds.")
+
+
+def test_what_is_the_same_in_every_run_is_equal_without_a_margin() -> None:
+    runs = [{"case": "one", "method": m, "seed": s, "outcome": {"nll": 0.1 * s}} for s in range(3) for m in ("a", "b")]
+    claim = evidence.Claim("the same", "somebody", "nll", "b", "a", "equal")
+    (found,) = evidence.verdicts(runs, {"one": {}}, [claim], MEASURES)
+    assert (found["verdict"], found["as_claimed"]) == ("shows", 3)
 
 
 def test_a_claim_over_cases_takes_the_mean_of_each_seed() -> None:
@@ -334,14 +367,16 @@ def deterministic(outcome: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in outcome.items() if "seconds" not in name}
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_study_without_its_data_says_so(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(folder.VARIABLE, raising=False)
-    assert study.run_study(loaded(script), ["--out", str(tmp_path / "out.json")]) == 1
-    assert "MIXOPS_DATA is not set" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    readers = [one for one in map(loaded, SCRIPTS) if any(case.get("files") for case in one.cases("default").values())]
+    assert len(readers) >= 7
+    for one in readers:
+        assert study.run_study(one, ["--out", str(tmp_path / "out.json")]) == 1
+        assert "MIXOPS_DATA is not set" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -353,7 +388,8 @@ def test_every_claim_speaks_of_a_method_and_a_measure_that_are_there(script: str
     for claim in one.claims:
         assert {claim.method, claim.against} <= set(one.methods)
         assert claim.measure in one.every_measure
-        assert claim.direction in ("higher", "lower")
+        assert claim.direction in ("higher", "lower", "equal")
+        assert claim.within >= 0
     if profile != "tiny":
         assert all(any(claim.applies(case) for case in cases.values()) for claim in one.claims)
         assert one.seeds >= 5
@@ -371,6 +407,15 @@ def test_wrong_options_are_refused(words: list[str], said: str, capsys: pytest.C
     assert said in capsys.readouterr().err
 
 
+def test_a_study_of_times_runs_one_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = study.Study("noted", "Notes", "?", lambda profile: CASES, {"none": "", "mixed": ""}, noted, [], alone=True)
+    with pytest.raises(SystemExit):
+        study.run_study(one, ["--processes", "2"])
+    assert "--processes 2: this study takes times, expected 1" in capsys.readouterr().err
+    assert study.run_study(one, ["--out", str(tmp_path / "out.json")]) == 0
+    assert study.read(tmp_path / "out.json")["processes"] == 1
+
+
 def test_a_page_without_a_result_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = study.Study("noted", "Notes", "?", lambda profile: CASES, {"none": "", "mixed": ""}, noted, [])
     assert study.run_study(one, ["--page", "--out", str(tmp_path / "none.json")]) == 1
@@ -383,7 +428,8 @@ def test_a_committed_page_says_what_its_json_says(path: Path) -> None:
     assert report["profile"] in ("default", "full")
     assert report["seeds"] >= 5
     page = path.with_suffix(".md").read_text(encoding="utf-8")
-    again = evidence.summary(report["runs"], report["cases"], list(report["methods"]), MEASURES)
+    measures = loaded(report["study"]).every_measure
+    again = evidence.summary(report["runs"], report["cases"], list(report["methods"]), measures)
     stated = {(r["case"], r["method"], r["measure"]): r for r in report["summary"]}
     for row in again:
         kept = stated[row["case"], row["method"], row["measure"]]

@@ -44,7 +44,7 @@ class Measure:
 ACCURACY = Measure("accuracy, %", "higher", 100, " points", 2)
 NLL = Measure("NLL", "lower", 1, "", 4)
 ECE = Measure("ECE, %", "lower", 100, " points", 2)
-#: What every study measures.
+#: What a study of classification measures.
 COMMON = {"accuracy": ACCURACY, "nll": NLL, "ece": ECE}
 
 
@@ -58,10 +58,12 @@ class Claim:
         measure: name of the number it speaks of.
         method: whose runs.
         against: whose runs they are compared with.
-        direction: "higher" or "lower": where ``method`` is to be.
+        direction: "higher" or "lower": where ``method`` is to be; "equal": no further away than ``within``.
         where: settings that a case must have to count; none takes every case.
         slope_over: instead of the difference, its slope over the base-2 logarithm of this setting; a slope for each
             "group" of cases, then their mean.
+        within: a margin, 0 or more. "equal" asks that the whole interval lies in ±within; with one, "lower" and
+            "higher" ask that ``method`` is by less than that on the wrong side.
     """
 
     text: str
@@ -72,6 +74,7 @@ class Claim:
     direction: str = "higher"
     where: Mapping[str, Any] | None = None
     slope_over: str = ""
+    within: float = 0
 
     def applies(self, case: Mapping[str, Any]) -> bool:
         """Whether it speaks of this case."""
@@ -144,21 +147,23 @@ def verdicts(
             - values(records, name, claim.against, claim.measure)
             for name in names
         }
-        each = {name: _judged(claim, interval(d)) for name, d in differences.items()}
+        each = {name: _judged(claim, d) for name, d in differences.items()}
         if claim.slope_over:
-            whole = _judged(claim, interval(_slopes(claim, cases, differences)))
+            whole = _judged(claim, _slopes(claim, cases, differences))
         else:
             # A seed's mean over the cases: seeds are independent, the cases of a seed need not be.
-            whole = _judged(claim, interval(np.mean(list(differences.values()), axis=0)))
+            whole = _judged(claim, np.mean(list(differences.values()), axis=0))
         found.append(
             {
                 "claim": claim.text,
                 "source": claim.source,
+                "paper": claim.paper,
                 "measure": claim.measure,
                 "method": claim.method,
                 "against": claim.against,
                 "direction": claim.direction,
                 "slope_over": claim.slope_over,
+                "within": claim.within,
                 **whole,
                 "sentence": sentence(claim, whole, measures[claim.measure], len(names)),
                 "cases": {} if claim.slope_over else each,
@@ -167,10 +172,19 @@ def verdicts(
     return found
 
 
-def _judged(claim: Claim, by: dict[str, float]) -> dict[str, Any]:
-    sign = 1 if claim.direction == "higher" else -1
-    low, high = sorted((sign * by["low"], sign * by["high"]))
-    return {"verdict": SHOWS if low > 0 else OPPOSITE if high < 0 else NOT_SHOWN, "by": by}
+def _judged(claim: Claim, differences: np.ndarray) -> dict[str, Any]:
+    by = interval(differences)
+    if claim.direction == "equal":
+        held = np.abs(differences) <= claim.within
+        shows = max(-by["low"], by["high"]) <= claim.within
+        opposite = max(by["low"], -by["high"]) > claim.within
+    else:
+        sign = 1 if claim.direction == "higher" else -1
+        held = sign * differences > -claim.within
+        low, high = sorted((sign * by["low"], sign * by["high"]))
+        shows, opposite = low > -claim.within, high < -claim.within
+    verdict = SHOWS if shows else OPPOSITE if opposite else NOT_SHOWN
+    return {"verdict": verdict, "by": by, "as_claimed": int(held.sum())}
 
 
 def _slopes(claim: Claim, cases: Cases, differences: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -192,11 +206,18 @@ def sentence(claim: Claim, whole: Mapping[str, Any], measure: Measure, cases: in
     """The verdict and how far, in words."""
     by = whole["by"]
     said = f"{measure.signed(by['mean'])}{measure.unit} [{measure.signed(by['low'])}, {measure.signed(by['high'])}]"
-    won = by["above"] if claim.direction == "higher" else by["below"]
     per = f" for every doubling of {claim.slope_over}" if claim.slope_over else ""
     over = f", mean of {cases} cases" if cases > 1 and not claim.slope_over else ""
     word = {SHOWS: "Shows", OPPOSITE: "The opposite shows", NOT_SHOWN: "Does not show"}[whole["verdict"]]
-    return f"{word}: {measure.title.split(',')[0]} {said}{per}{over}; as claimed on {won} of {by['seeds']} seeds."
+    margin = _margin(claim, measure)
+    held = f"as claimed on {whole['as_claimed']} of {by['seeds']} seeds"
+    return f"{word}: {measure.title.split(',')[0]} {said}{per}{over}{margin}; {held}."
+
+
+def _margin(claim: Claim, measure: Measure) -> str:
+    if claim.direction == "equal":
+        return f", where ±{measure.plain(claim.within)}{measure.unit} counts as equal"
+    return f", where {measure.plain(claim.within)}{measure.unit} is allowed" if claim.within else ""
 
 
 def expected_false(verdict_count: int, level: float = 0.95) -> float:

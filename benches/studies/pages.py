@@ -32,16 +32,32 @@ def markdown(report: Mapping[str, Any], measures: Mapping[str, Measure], figures
 
 
 def _verdicts(report: Mapping[str, Any]) -> str:
-    return _tabled("| claim | by | verdict |", ((v["claim"], v["source"], v["sentence"]) for v in report["verdicts"]))
+    found = report["verdicts"]
+    if not any(v.get("paper") for v in found):  # older reports have none
+        return _tabled("| claim | by | verdict |", ((v["claim"], v["source"], v["sentence"]) for v in found))
+    return _tabled(
+        "| claim | by | the paper's number | verdict |",
+        ((v["claim"], v["source"], v.get("paper", ""), v["sentence"]) for v in found),
+    )
 
 
 def _multiplicity(report: Mapping[str, Any]) -> str:
-    count = len(report["verdicts"]) + len(_by_case(report))
-    return (
+    margins = [_has_margin(v) for v in report["verdicts"]] + [_has_margin(v) for v, _ in _by_case(report)]
+    count = margins.count(False)
+    said = (
         '"Shows" and "the opposite shows" mean that the 95 % interval of the paired difference lies on one side of '
         f"zero. Of the {count} intervals of this page's verdicts about {expected_false(count):.1f} would do so by "
         "chance if nothing were there."
     )
+    bound = (
+        'A claim that names a margin, such as "counts as equal", shows where the whole interval lies inside of it, and '
+        "its opposite where the whole interval lies outside."
+    )
+    return " ".join([said] * (count > 0) + [bound] * any(margins))
+
+
+def _has_margin(verdict: Mapping[str, Any]) -> bool:
+    return verdict["direction"] == "equal" or verdict.get("within", 0) > 0
 
 
 def _by_case(report: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
@@ -59,7 +75,8 @@ def _case_table(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> s
     for v, case in _by_case(report):
         one = v["cases"][case]
         by, measure = one["by"], measures[v["measure"]]
-        won = by["above" if v["direction"] == "higher" else "below"]
+        # A result from before there were margins does not say it.
+        won = one.get("as_claimed", by["above" if v["direction"] == "higher" else "below"])
         said = f"{v['method']} against {v['against']}: {measure.title.split(',')[0]} {v['direction']}"
         rows.append((said, case, WORDS[one["verdict"]], _difference(by, measure), f"{won} of {by['seeds']}"))
     return _tabled("| claim | case | verdict | difference | seeds as claimed |", rows)

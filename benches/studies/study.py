@@ -42,13 +42,15 @@ class Study:
         cases: profile ("default", "full" or "tiny") -> case -> settings. "files" of a case lists the files of the data
             folder that it reads.
         methods: name -> what it is; the first is what the others are compared with.
-        work: does one run: (case, method, seed) -> numbers by name; accuracy, nll and ece among them.
+        work: does one run: (case, method, seed) -> numbers by name; all measures among them.
         claims: what papers say.
+        common: the numbers that the figure of differences shows, and tables first; those of classification as it comes.
         measures: further numbers that tables show, in order.
         figures: name -> (report -> figure), beside the figure of differences.
         notes: what a reader must bear in mind.
         packages: whose versions matter, beside those that every report gives.
         seeds: paired runs of each case and method.
+        alone: what is measured is time: no run has another beside it.
     """
 
     name: str
@@ -58,16 +60,18 @@ class Study:
     methods: Mapping[str, str]
     work: Work
     claims: Sequence[Claim]
+    common: Mapping[str, Measure] = field(default_factory=lambda: COMMON)
     measures: Mapping[str, Measure] = field(default_factory=dict)
     figures: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     packages: Sequence[str] = ()
     seeds: int = 10
+    alone: bool = False
 
     @property
     def every_measure(self) -> dict[str, Measure]:
         """The common measures, then its own."""
-        return {**COMMON, **self.measures}
+        return {**self.common, **self.measures}
 
 
 def run_study(study: Study, words: Sequence[str]) -> int:
@@ -144,7 +148,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def write_page(study: Study, report: Mapping[str, Any], path: Path) -> list[Path]:
     """Write Markdown and figures beside the JSON, and say where."""
-    drawn = {"differences": lambda r: figures.differences(r, COMMON), **study.figures}
+    drawn = {"differences": lambda r: figures.differences(r, study.common), **study.figures}
     places = {name: path.with_name(f"{path.stem}_{name}.svg") for name in drawn}
     for name, place in places.items():
         write_text(figures.svg(drawn[name](report)), place)
@@ -162,7 +166,8 @@ def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--page", action="store_true", help="run nothing: page and figures from the JSON that is there")
     parser.add_argument("--fresh", action="store_true", help="drop the runs that a stopped study has left")
     parser.add_argument("--seeds", type=int, default=study.seeds, help="paired runs (default %(default)s)")
-    parser.add_argument("--processes", type=int, default=2, help="runs side by side (default %(default)s)")
+    beside = 1 if study.alone else 2
+    parser.add_argument("--processes", type=int, default=beside, help="runs side by side (default %(default)s)")
     parser.add_argument("--out", type=Path, help="the JSON; page and figures go beside it")
     given = parser.parse_args(words)
     if given.full and given.tiny:
@@ -171,6 +176,8 @@ def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
         parser.error(
             f"--seeds {given.seeds} --processes {given.processes}: expected 2 seeds, for a spread, and 1 process"
         )
+    if study.alone and given.processes > 1:
+        parser.error(f"--processes {given.processes}: this study takes times, expected 1")
     if given.out is None:
         if given.tiny or given.seeds < study.seeds:
             parser.error(f"--tiny, and fewer seeds than {study.seeds}, need --out: that is no result to be committed")
