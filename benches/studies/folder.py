@@ -20,16 +20,21 @@ def data_file(name: str) -> Path:
     Raises:
         StudyError: if the folder is not named, or the file is not in it.
     """
+    root = _root(name)
+    path = root / name
+    if not path.is_file():
+        raise StudyError(f"{VARIABLE}={root}: there is no {name} in it; benches/studies/README.md says what it is")
+    return path
+
+
+def _root(name: str) -> Path:
     said = os.environ.get(VARIABLE)
     if not said:
         raise StudyError(
             f"{VARIABLE} is not set: expected the folder that holds {name}; benches/studies/README.md says what "
             "each file is"
         )
-    path = Path(said) / name
-    if not path.is_file():
-        raise StudyError(f"{VARIABLE}={said}: there is no {name} in it; benches/studies/README.md says what it is")
-    return path
+    return Path(said)
 
 
 def digests(names: Iterable[str]) -> dict[str, str]:
@@ -66,6 +71,32 @@ def images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         ]
         labels = [archive[f"y_{part}"].astype(np.int64) for part in ("train", "test")]
     train, test = (x if x.ndim == 4 else x[:, None] for x in found)
+    return train, labels[0], test, labels[1]
+
+
+@cache
+def fetched_images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A whole data set by torchvision's loader, which downloads it into the data folder where it is not there yet.
+
+    Args:
+        name: of the class in ``torchvision.datasets``, such as "CIFAR100".
+
+    Returns:
+        As ``images``.
+
+    Raises:
+        StudyError: if the data folder is not named, or torchvision can neither find nor fetch it.
+    """
+    from torchvision import datasets
+
+    root = _root(name) / "torchvision"
+    try:
+        parts = [getattr(datasets, name)(root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        raise StudyError(f"{name}: torchvision neither found it in {root} nor fetched it: {error}") from error
+    found = [np.asarray(part.data) for part in parts]
+    labels = [np.asarray(part.targets, np.int64) for part in parts]
+    train, test = (np.ascontiguousarray(np.moveaxis(x, 3, 1)) if x.ndim == 4 else x[:, None] for x in found)
     return train, labels[0], test, labels[1]
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import figures
 import numpy as np
 import torch
-import torch.nn.functional as F
 from evidence import Claim, Measure
-from folder import images
 from grid import Case
-from image_nets import PreActResNet
-from mixops.pipelines.hidden import mix_hidden
-from mixops.pipelines.metrics import accuracy, calibration_error, negative_log_likelihood
+from image_runs import (
+    CIFAR,
+    FASHION,
+    RECIPE,
+    SMALL,
+    TINY,
+    Images,
+    images_of,
+    network,
+    probabilities,
+    quality,
+    share_right,
+    training,
+    watched,
+)
+from mixops.pipelines.metrics import negative_log_likelihood
 from study import Study
 from torch import Tensor
 
@@ -30,106 +40,42 @@ OPERATORS: dict[str, mx.Operator | None] = {
 #: Layers whose hidden states are looked at after training, and how many of their singular values are kept.
 LOOKED_AT, VALUES = ("layer1", "layer2"), 20
 VERMA = "Verma et al. 2019"
-SETTINGS: dict[str, Any] = {
-    "classes": 10,
-    "width": 24,
-    "blocks": [1, 1, 1],
-    "batch": 100,
-    "learning_rate": 0.1,
-    "momentum": 0.9,
-    "weight_decay": 5e-4,
-    "watched": 2000,
-    "per_class": 100,
-}
 
 
 def cases(profile: str) -> dict[str, Case]:
     """The data sets and networks of a profile."""
-    cifar, fashion = ["images/cifar10_10k.npz"], ["images/fashion_mnist_10k.npz"]
+    looks: dict[str, Any] = {"watched": 2000, "per_class": 100}
     if profile == "tiny":
-        made = {"files": [], "pool": 2, "epochs": 2, "level": 0.3, "strides": [2, 2, 2]}
-        return {"made up": {**SETTINGS, **made, "width": 4, "watched": 60, "per_class": 8, "batch": 20}}
+        return {"made up": {**TINY, "level": 0.3, "watched": 60, "per_class": 8}}
     if profile == "default":
-        small = {"pool": 2, "strides": [2, 2, 2], "epochs": 15}
         return {
-            "CIFAR-10": {**SETTINGS, **small, "files": cifar, "level": 0.55},
-            "Fashion-MNIST": {**SETTINGS, **small, "files": fashion, "level": 0.85},
+            "CIFAR-10": {**SMALL, **looks, "files": [CIFAR], "level": 0.55},
+            "Fashion-MNIST": {**SMALL, **looks, "files": [FASHION], "level": 0.85},
         }
-    whole: dict[str, Any] = {"pool": 1, "epochs": 100}
     nets = {
         "ResNet of width 32": {"width": 32, "blocks": [1, 1, 1], "strides": [1, 2, 2]},
         "PreActResNet18": {"width": 64, "blocks": [2, 2, 2, 2], "strides": [1, 2, 2, 2]},
     }
     return {
-        f"{data}, {net}": {**SETTINGS, **whole, **sizes, "files": files, "level": level}
-        for data, files, level in (("CIFAR-10", cifar, 0.6), ("Fashion-MNIST", fashion, 0.85))
+        f"{data}, {net}": {**RECIPE, **looks, **sizes, "epochs": 100, "files": [file], "level": level}
+        for data, file, level in (("CIFAR-10", CIFAR, 0.6), ("Fashion-MNIST", FASHION, 0.85))
         for net, sizes in nets.items()
     }
 
 
-class Images(NamedTuple):
-    """Images (N, C, H, W) float32 of mean 0 and SD 1 in each channel of the training set, and labels (N,) int64."""
-
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-
-
-@cache
-def prepared(files: tuple[str, ...], pool: int) -> Images:
-    """The images of a case, averaged over squares of ``pool`` pixels."""
-    found = images(files[0]) if files else made_up()
-    x, test_x = (F.avg_pool2d(torch.from_numpy(part).float() / 255, pool) for part in (found[0], found[2]))
-    mean, sd = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
-    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    x, test_x = (((part - mean) / sd).to(place, memory_format=torch.channels_last) for part in (x, test_x))
-    return Images(x, torch.from_numpy(found[1]).to(x.device), test_x, torch.from_numpy(found[3]).to(x.device))
-
-
-def made_up() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A few noisy images of ten classes, each a pattern of its own."""
-    rng = np.random.default_rng(0)
-    patterns = rng.integers(0, 256, (10, 1, 16, 16))
-    labels = np.repeat(np.arange(10), 20)
-    noisy = [patterns[labels] * 0.4 + rng.integers(0, 150, (200, 1, 16, 16)) for _ in range(2)]
-    return noisy[0].astype(np.uint8), labels, noisy[1].astype(np.uint8), labels
-
-
 def train(case: Case, method: str, seed: int) -> dict[str, Any]:
     """One network from first weights to last."""
-    data = prepared(tuple(case["files"]), case["pool"])
-    torch.manual_seed(seed)
-    net = PreActResNet(data.x.shape[1], case["classes"], case["width"], case["blocks"], case["strides"])
-    net = net.to(data.x.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    rate, steps = case["learning_rate"], -(-len(data.x) // case["batch"])
-    optimizer = torch.optim.SGD(
-        net.parameters(), rate, case["momentum"], weight_decay=case["weight_decay"], nesterov=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs=case["epochs"], steps_per_epoch=steps)
-    watched = slice(0, case["watched"])
-    # The files are sorted by class in parts: what is watched is drawn, the same in all runs.
-    rows, test_rows = (mx.streams.order_stream(0, 0).permutation(n)[watched] for n in (len(data.x), len(data.test_x)))
+    data = images_of(case)
+    net = network(case, data, seed)
+    rows, test_rows = (watched(case["watched"], len(x)) for x in (data.x, data.test_x))
+    labels = data.y[rows].cpu().numpy()
     train_loss, test_accuracy = [], []
-    for epoch in range(case["epochs"]):
-        order = mx.streams.order_stream(seed, epoch).permutation(len(data.x))
-        net.train()
-        for step in range(steps):
-            chosen = torch.from_numpy(order[step * case["batch"] : (step + 1) * case["batch"]]).to(data.x.device)
-            rng = mx.streams.plan_stream(seed, epoch, step)
-            loss = mixed_step(net, OPERATORS[method], data.x[chosen], data.y[chosen], rng)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        train_loss.append(negative_log_likelihood(probabilities(net, data.x[rows]), data.y[rows].cpu().numpy()))
-        test_accuracy.append(accuracy(probabilities(net, data.test_x[test_rows]), data.test_y[test_rows].cpu().numpy()))
-    probs, labels = probabilities(net, data.test_x), data.test_y.cpu().numpy()
+    for _ in training(net, case, data, OPERATORS[method], seed):
+        train_loss.append(negative_log_likelihood(probabilities(net, data.x[rows]), labels))
+        test_accuracy.append(share_right(net, data.test_x[test_rows], data.test_y[test_rows]))
     reached = [epoch for epoch, value in enumerate(test_accuracy, 1) if value >= case["level"]]
     return {
-        "accuracy": accuracy(probs, labels),
-        "nll": negative_log_likelihood(probs, labels),
-        "ece": calibration_error(probs, labels),
+        **quality(net, data),
         "epochs_to_level": reached[0] if reached else case["epochs"] + 1,
         "mean_accuracy": float(np.mean(test_accuracy)),
         "mean_train_loss": float(np.mean(train_loss)),
@@ -137,26 +83,6 @@ def train(case: Case, method: str, seed: int) -> dict[str, Any]:
         "test_accuracy": test_accuracy,
         **spectra(net, data, case),
     }
-
-
-def mixed_step(net: torch.nn.Module, op: mx.Operator | None, x: Tensor, y: Tensor, rng: np.random.Generator) -> Tensor:
-    """The loss of a batch, mixed by what the operator draws."""
-    if op is None:
-        return F.cross_entropy(net(x), y)
-    plan = op.draw(rng, mx.Spec(len(x)))
-    targets = mx.pair_targets(y, plan)
-    if plan.layer is None:
-        return mx.mixed_loss(F.cross_entropy, net(mx.mix(x, plan, "b c h w", threads=1)), *targets)
-    with mix_hidden(net, plan.layer, plan, "b c h w"):
-        logits = net(x)
-    return mx.mixed_loss(F.cross_entropy, logits, *targets)
-
-
-@torch.no_grad()
-def probabilities(net: torch.nn.Module, x: Tensor) -> np.ndarray:
-    """(N, classes) of images that are not mixed."""
-    net.eval()
-    return torch.cat([net(part).softmax(1) for part in x.split(500)]).double().cpu().numpy()
 
 
 @torch.no_grad()
