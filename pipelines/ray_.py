@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -76,7 +76,7 @@ def ray_session(address: str | None = None, workers: int | None = None) -> Itera
 
 def make_shards(
     maker: ShardMaker, todo: Sequence[int], *, address: str | None = None, workers: int | None = None
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     """Make shards on Ray, each a task of Ray Data; a task whose worker died is done again by another.
 
     Args:

@@ -72,7 +72,7 @@ def photographs(size: int | tuple[int, int] = 224) -> tuple[np.ndarray, list[str
         >>> images.shape == (len(names), 32, 32, 3)
         True
     """
-    shape = _size("photographs", size)
+    shape = image_size("photographs", size)
     paths = []
     for package, folder, name in _PHOTOGRAPHS:
         spec = find_spec(package)
@@ -132,7 +132,7 @@ def image_folder(
         >>> [p.name for p in data.paths], data[0]["image"].shape
         (['china.jpg', 'flower.jpg'], (32, 32, 3))
     """
-    root, shape = Path(path), None if size is None else _size("image_folder", size)
+    root, shape = Path(path), None if size is None else image_size("image_folder", size)
     if not root.is_dir():
         raise MixValueError(f"image_folder: {root} is no folder")
     groups = {
@@ -210,7 +210,8 @@ def _images(folder: Path, deep: bool) -> list[Path]:
     return sorted(p for p in found if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def _size(owner: str, size: Any) -> tuple[int, int]:
+def image_size(owner: str, size: Any) -> tuple[int, int]:
+    """(height, width), of one number or of two; a MixError that names the owner if it is neither."""
     pair = size if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or any(count(owner, "size", s) < 1 for s in pair):
         raise MixValueError(f"{owner}: size={size!r}, expected pixels or (height, width), 1 or more")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tarfile
 import time
 import warnings
 from pathlib import Path
@@ -86,12 +88,52 @@ def test_a_function_may_make_the_saliency() -> None:
         ({"tokens": [["a"], ["b"]], "label": [0, 1]}, mx.SSMix(), "needs saliency"),
         ({"tokens": [["a"], ["b"]], "label": [0, 1]}, mx.TokenDelete(count=1), "blanks or deletes tokens"),
         ({"tokens": [["a"], ["b"]], "label": [0, 1]}, mx.Mixup(0.8), "cannot be averaged"),
+        (
+            {"tokens": [["a"], ["b"]], "label": [0, 1], "label_lam": [1, 1]},
+            mx.SpanMix(),
+            "'label_lam', which mixed lab",
+        ),
+        (
+            {"tokens": [["a"], ["b"]], "label": [0, 1], "s": pa.nulls(2, pa.string_view())},
+            mx.SpanMix(),
+            "'s' is string_vi",
+        ),
     ],
 )
 def test_rows_that_cannot_be_mixed_are_named(table: dict[str, Any], op: mx.Operator, said: str) -> None:
     tokens = [["a", "b", "c"]] * 2 if isinstance(op, mx.TokenDelete) else table["tokens"]
     with pytest.raises(mx.MixError, match=said):
         GroupMixer(op, TEXT).mix(pa.table({**table, "tokens": tokens}))
+
+
+def test_rows_without_a_word_stay_as_they_are() -> None:
+    table = pa.table(
+        {"tokens": pa.array([[], ["a", "b"], [], ["c", "d"]], pa.list_(pa.string())), "label": [0, 1, 2, 3]}
+    )
+    mixer = GroupMixer(mx.SpanMix(0.5, pairing="roll"), TEXT)
+    assert mixer.mix(table.slice(0, 1))["tokens"].to_pylist() == [[]]
+    assert [len(row) for row in mixer.mix(table)["tokens"].to_pylist()] == [0, 2, 0, 2]
+
+
+def test_a_number_that_is_missing_in_a_tensor_is_named() -> None:
+    kind = pa.fixed_shape_tensor(pa.float32(), (2, 1))
+    for last in (None, 4.0):
+        held = pa.array([[1.0, 2.0], [3.0, last]], pa.list_(pa.float32(), 2))
+        table = pa.table({"x": pa.ExtensionArray.from_storage(kind, held)})
+        mixer = GroupMixer(mx.Mixup(0.8), {"x": mx.Field("b h w")})
+        if last is None:
+            with pytest.raises(
+                mx.MixError, match="row 0, 'x': a number in the lists of this column or a later row is mis"
+            ):
+                mixer.mix(table)
+        else:
+            assert column_of(mixer.mix(table), "x", 0).values.shape == (2, 2, 1)
+
+
+def test_names_that_come_twice_are_refused() -> None:
+    table = pa.Table.from_arrays([pa.array([1.0]), pa.array([2]), pa.array([3])], names=["x", "id", "id"])
+    with pytest.raises(mx.MixError, match="2 columns 'id', expected each name once"):
+        GroupMixer(mx.Mixup(), {"x": mx.Field("b")}).mix(table)
 
 
 def test_lists_of_other_lengths_are_no_vectors() -> None:
@@ -136,6 +178,26 @@ def test_lines_beyond_those_that_are_remembered_are_found(tmp_path: Path) -> Non
     for start in (0, 1023, 1024, 1025, 2047, 4998):
         got = pa.concat_tables(rows.pieces(start, min(start + 1500, 5000)))["x"].to_pylist()
         assert got == list(range(start, min(start + 1500, 5000)))
+
+
+def test_texts_of_json_stay_texts_and_empty_files_have_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    (tmp_path / "b.jsonl").write_text('{"day": "2020-01-01", "days": ["2020-01-02"], "more": {"day": "2020-01-03"}}\n')
+    (tmp_path / "c.jsonl").write_text('{"day": "no day", "days": [], "more": {"day": null}}\n')
+    rows = open_corpus([tmp_path / f"{name}.jsonl" for name in "abc"])
+    assert pa.concat_tables(rows.pieces(0, len(rows))).to_pylist() == [
+        {"day": "2020-01-01", "days": ["2020-01-02"], "more": {"day": "2020-01-03"}},
+        {"day": "no day", "days": [], "more": {"day": None}},
+    ]
+
+
+def test_a_folder_without_rows_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deeper").mkdir()
+    parquet.write_table(pa.table({"x": [1]}), tmp_path / "deeper" / "a.parquet")
+    with pytest.raises(
+        mx.MixError, match=r"no readable image .*nor are there \.parquet or \.jsonl files in the folder"
+    ):
+        open_corpus(tmp_path)
 
 
 def test_another_content_has_another_digest(tmp_path: Path) -> None:
@@ -286,7 +348,20 @@ def test_ray_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, images: P
         mixed(images, tmp_path / "out", engine="ray")
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "dask"}, {"form": "csv"}, {"copies": 0}, {"shard": 0}, {"group": 0}])
+def test_numbers_of_numpy_are_those_of_python(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"seed": 3, "group": 16, "copies": 2, "shard": 32, "size": 8}
+    mixed(image_table(40), tmp_path / "a", **given)
+    done = mixed(image_table(40), tmp_path / "a", **{name: np.int64(value) for name, value in given.items()})
+    assert done.complete
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"engine": "dask"}, {"form": "csv"}, {"copies": 0}, {"shard": 0}, {"group": 0}),
+        *({"size": size} for size in (0, "64", 2.5, True, (4,), (4, 4, 4))),
+    ],
+)
 def test_settings_out_of_range_are_named(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(mx.MixError, match=next(iter(wrong))):
         mixed(image_table(), tmp_path / "out", **wrong)
@@ -294,6 +369,37 @@ def test_settings_out_of_range_are_named(wrong: dict[str, Any], tmp_path: Path) 
 
 
 # -- other forms and commands -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("day", pa.array([0, 1], pa.date32()), r"column 'day' is date32\[day\], which the \.json .* cannot hold"),
+        ("photo", [{"bytes": b"1"}] * 2, r"column 'photo' is struct<bytes: binary>, which the \.json .* cannot hold"),
+        ("../etc/file", [b"1", b"2"], r"column '\.\./etc/file' would be a file of that name"),
+        ("json", [b"1", b"2"], "column 'json' would be a file of that name"),
+        ("x" * 61, [b"1", b"2"], "expected a name of 1 to 60 bytes"),
+    ],
+)
+def test_what_a_tar_file_cannot_hold_is_named_before_anything_is_written(
+    name: str, values: Any, said: str, tmp_path: Path
+) -> None:
+    table = pa.table({"x": [[1.0, 2.0], [3.0, 4.0]], name: values})
+    settings: dict[str, Any] = {"op": mx.Mixup(0.8), "fields": {"x": mx.Field("b d")}}
+    with pytest.raises(mx.MixError, match=said):
+        mix_corpus(table, out=tmp_path / "tar", form="webdataset", **settings)
+    assert not (tmp_path / "tar").exists()
+    assert mix_corpus(table, out=tmp_path / "parquet", **settings).rows == 2
+
+
+def test_json_has_null_for_nan(tmp_path: Path) -> None:
+    table = pa.table({"x": [[1.0, 2.0]], "score": [[float("nan"), 1.0]], "more": [{"name": "é", "at": float("inf")}]})
+    mix_corpus(table, mx.Mixup(0.8), {"x": mx.Field("b d")}, tmp_path / "out", form="webdataset")
+    with tarfile.open(tmp_path / "out" / "part-000000.tar") as shard:
+        (held,) = (shard.extractfile(member) for member in shard if member.name.endswith(".json"))
+        assert held is not None
+        row = json.loads(held.read(), parse_constant=pytest.fail)
+    assert (row["score"], row["more"], row["x"]) == ([None, 1.0], {"name": "é", "at": None}, [1.0, 2.0])
 
 
 def test_tar_files_are_read_by_webdataset(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Column:
     """A column as an array, rows first.
 
     Args:
-        values: (N, ...) numbers; (N, T) for rows of different lengths, 0 behind their end.
+        values: (N, ...) numbers; (N, T) for rows of different lengths, T ≥ 1, 0 behind their end.
         lengths: (N,) of such rows, else None.
         words: what the numbers of a column of words stand for, else None.
     """
@@ -94,7 +94,7 @@ def column_of(
             f"row {first + row}: {found.lengths[row]} values in {name!r} and {found.lengths[0]} in row {first}, "
             "expected as many: only Field('b t', 'discrete') takes rows of different lengths"
         )
-    return Column(found.values)
+    return Column(found.values[:, : int(found.lengths.max(initial=0))])
 
 
 def _opened(column: Any, place: Callable[[int], str], size: tuple[int, int] | None) -> Column:
@@ -103,7 +103,7 @@ def _opened(column: Any, place: Callable[[int], str], size: tuple[int, int] | No
         shape = getattr(kind, "shape", None)
         if shape is None:
             raise MixTypeError(f"{place(0)} is {kind}, expected numbers, lists, tensors of one shape or images")
-        values = column.storage.flatten().to_numpy(zero_copy_only=False)
+        values = _numbers(column.storage.flatten(), place)
         return Column(values.reshape(len(column), *shape))
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:  # as Hugging Face's datasets store images
         return _images(column.field("bytes"), place, size)
@@ -143,7 +143,8 @@ def _lists(column: Any, place: Callable[[int], str]) -> Column:
         flat = np.zeros(0, np.int64)
     else:
         flat = _numbers(items, place)
-    values = np.zeros((len(ends), int(ends.max(initial=0))), flat.dtype)
+    # One place at least: a plan is drawn for rows that have some extent, though all of them be empty.
+    values = np.zeros((len(ends), max(int(ends.max(initial=0)), 1)), flat.dtype)
     values[np.arange(values.shape[1]) < ends[:, None]] = flat
     return Column(values, ends, words)
 

@@ -13,6 +13,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError, streams
 
 from ..collate import check_mixing
+from ..sources import image_size
 from .columns import Column, as_column, as_lists, column_of
 
 #: What every mixed row says of itself: its number in the source, which of the copies of that row it is, and the rows
@@ -33,7 +34,7 @@ class GroupMixer:
         seed: of the draws, 0 ≤ seed < 2**64; group g of copy c is drawn from ``streams.plan_stream(seed, c, g)``.
         group: rows of a group: g holds the rows g · group to (g + 1) · group - 1 of the source, the last one fewer.
         saliency: makes the evidence of that name, where the rows have no such column.
-        size: (height, width) that encoded images are cropped and resized to; None leaves them.
+        size: (height, width) that encoded images are cropped and resized to, or one number for both; None leaves them.
 
     Raises:
         MixError: if op is no operator, fields are no Fields or Labels, a column of theirs has a name that mixed rows
@@ -52,7 +53,7 @@ class GroupMixer:
     seed: int = 0
     group: int = 1024
     saliency: Saliency | None = None
-    size: tuple[int, int] | None = None
+    size: int | tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_mixing("mix_corpus", self.op, self.fields, self.seed)
@@ -63,6 +64,8 @@ class GroupMixer:
         for name in self.fields:
             if not isinstance(name, str) or name in ADDED:
                 raise MixValueError(f"mix_corpus: fields name {name!r}, expected the name of a column of the source")
+        if self.size is not None:
+            object.__setattr__(self, "size", image_size("mix_corpus", self.size))
 
     def mix(self, table: pa.Table, number: int = 0, copy: int = 0, rows: np.ndarray | None = None) -> pa.Table:
         """The mixed rows of a group.
@@ -83,12 +86,8 @@ class GroupMixer:
         """
         rows = np.arange(len(table), dtype=np.int64) + number * self.group if rows is None else rows
         first = int(rows[0]) if len(rows) else 0
-        taken = [name for name in ADDED if name in table.column_names]
-        if taken:
-            raise MixValueError(
-                f"the rows have a column {taken[0]!r}, which mixing adds: rename it, or leave it out (these rows are "
-                "mixed already)"
-            )
+        _check_names(table.column_names, self.fields)
+        assert not isinstance(self.size, int)  # see __post_init__
         held = {
             name: column_of(table, name, first, self.size, even=not _is_text(field))
             for name, field in self.fields.items()
@@ -105,9 +104,8 @@ class GroupMixer:
         if lengths is not None:
             _check_no_fill(op, plan)
             lengths = _lengths_after(lengths, plan)
-        made = {name: table[name].take(pa.array(base)) for name in table.column_names}
+        made = {name: _taken(table, name, base) for name in table.column_names if name not in held}
         for name, column in held.items():
-            made.pop(name)
             made |= _written(name, fields[name], column, mixed[name], lengths)
         # Where they stood: the same order of columns whatever is mixed.
         order = [n for name in table.column_names for n in made if n == name or n in _forms(name, fields.get(name))]
@@ -141,6 +139,31 @@ class GroupMixer:
         return made
 
 
+def _check_names(names: Sequence[str], fields: Mapping[str, Any]) -> None:
+    """Refuse columns that what is written would take the place of, or hide."""
+    forms = [form for name, field in fields.items() for form in _forms(name, field)]
+    for name in names:
+        if name in ADDED:
+            raise MixValueError(
+                f"the rows have a column {name!r}, which mixing adds: rename it, or leave it out (these rows are mixed "
+                "already)"
+            )
+        if name in forms:
+            raise MixValueError(f"the rows have a column {name!r}, which mixed labels are written to: rename it")
+        if names.count(name) > 1:
+            raise MixValueError(f"the rows have {names.count(name)} columns {name!r}, expected each name once")
+
+
+def _taken(table: pa.Table, name: str, base: np.ndarray) -> Any:
+    """The rows of a column that the mixed ones begin as."""
+    try:
+        return table[name].take(pa.array(base))
+    except pa.ArrowNotImplementedError as error:
+        raise MixTypeError(
+            f"column {name!r} is {table[name].type}, whose rows Arrow cannot pick ({error}): cast it, or leave it out"
+        ) from None
+
+
 def _is_text(field: Any) -> bool:
     """Are rows of different lengths meant?"""
     return isinstance(field, mx.Field) and field.layout.split() == ["b", "t"] and field.kind != "continuous"
@@ -172,7 +195,7 @@ def _check_no_fill(op: mx.Operator, plan: mx.Plan | mx.PlanSequence) -> None:
 
 def _lengths_after(lengths: np.ndarray, plan: mx.Plan | mx.PlanSequence) -> np.ndarray:
     """How long the mixed rows are: where their tokens come from, whether it was a token."""
-    real = np.arange(int(lengths.max(initial=0))) < lengths[:, None]
+    real = np.arange(max(int(lengths.max(initial=0)), 1)) < lengths[:, None]  # as wide as the column, see _lists
     moved: np.ndarray = mx.mix(real, plan, "b t", "discrete")
     after: np.ndarray = moved.sum(1)
     return after

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mixops import MixValueError
 
@@ -109,10 +112,10 @@ def mix_corpus(
     """
     _check_choices(engine=(engine, ENGINES), form=(form, FORMS))
     for name, value in (("copies", copies), ("shard", shard), ("workers", workers)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
             raise MixValueError(f"mix_corpus: {name}={value!r}, expected a whole number of 1 or more")
-    side = (size, size) if isinstance(size, int) else size
-    mixer = GroupMixer(op, fields, seed, group, saliency, side)
+    mixer = GroupMixer(op, fields, seed, group, saliency, size)
     rows = open_corpus(source, size=224 if size is None else size, seed=seed)
     if not len(rows):
         raise MixValueError(f"{rows.name}: no row, expected one or more")
@@ -121,10 +124,10 @@ def mix_corpus(
     maker.check_first()
     run = {
         **{"mixops": version("mixops"), "source": rows.digest, "op": repr(op), "fields": repr(dict(fields))},
-        **{"seed": seed, "group": group, "copies": copies, "shard": maker.span, "form": form, "size": size},
+        **{"seed": seed, "group": group, "copies": copies, "shard": maker.span, "form": form, "size": mixer.size},
         **{"saliency": None if saliency is None else getattr(saliency, "__qualname__", type(saliency).__qualname__)},
     }
-    run = json.loads(json.dumps(run))  # as it will be read back
+    run = json.loads(json.dumps(run, default=int))  # as it will be read back; NumPy's numbers as plain ones
     receipts = _begun(out, run, force)
     complete = receipts is not None
     if receipts is None:
@@ -137,11 +140,12 @@ def mix_corpus(
     have = {receipt.number for receipt in receipts}
     todo = [number for number in range(len(maker)) if number not in have]
     check_alike(receipts)
-    for receipt in _made(maker, todo, engine, address, workers):
-        check_alike([*receipts[:1], receipt])
-        receipts.append(receipt)
-        written += receipt.rows
-        progress(written, total)
+    with closing(_made(maker, todo, engine, address, workers)) as made:  # after an error, too, Ray is let go at once
+        for receipt in made:
+            check_alike([*receipts[:1], receipt])
+            receipts.append(receipt)
+            written += receipt.rows
+            progress(written, total)
     receipts.sort(key=lambda receipt: receipt.number)
     if not complete:
         _save(out, run, receipts)
@@ -152,9 +156,9 @@ def mix_corpus(
 
 def _made(
     maker: ShardMaker, todo: Sequence[int], engine: str, address: str | None, workers: int | None
-) -> Iterator[Receipt]:
+) -> Generator[Receipt, None, None]:
     if engine == "local" or not todo:
-        return map(maker.make, todo)
+        return (maker.make(number) for number in todo)
     from ..ray_ import make_shards
 
     return make_shards(maker, todo, address=address, workers=workers)

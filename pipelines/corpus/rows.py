@@ -156,7 +156,11 @@ class JsonRows(RowSource):
         self._file, self._line, self._place = np.array(known, np.int64).reshape(-1, 3).T.copy()
         self._ends = np.cumsum([0, *self._counts])
         self.digest = content.hexdigest()[:32]
-        self._schema = self._read(0, 0, min(_LINES, self._counts[0]), None).schema if len(self) else pa.schema([])
+        begun = next((file for file, count in enumerate(self._counts) if count), None)  # the first that is not empty
+        self._schema = pa.schema([])
+        if begun is not None:
+            found = self._read(begun, 0, min(_LINES, self._counts[begun]), None).schema
+            self._schema = pa.schema([field.with_type(_as_said(field.type)) for field in found])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -253,7 +257,10 @@ def open_corpus(source: Any, *, size: int | tuple[int, int] = 224, seed: int = 0
     if len(paths) == 1 and paths[0].is_dir():
         inside = sorted(p for p in paths[0].iterdir() if p.suffix in (".parquet", ".jsonl") and p.name[0] not in "._")
         if not inside:
-            return ImageRows(paths[0], size, seed)
+            try:
+                return ImageRows(paths[0], size, seed)
+            except MixValueError as error:
+                raise MixValueError(f"{error}; nor are there .parquet or .jsonl files in the folder itself") from None
         paths = inside
     kinds = {path.suffix.lower() for path in paths}
     if kinds == {".parquet"}:
@@ -284,6 +291,17 @@ def _starts(path: Path, content: Any) -> Iterator[tuple[int, int | None]]:
                 yield line + k + 1, at + int(ends[k]) + 1
             line, at, last = line + len(ends), at + len(chunk), chunk[-1:]
     yield line + (last != b"\n"), None
+
+
+def _as_said(kind: Any) -> Any:
+    """The type that JSON has for what Arrow took for a time: text stays text, whatever it looks like."""
+    if pa.types.is_temporal(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_as_said(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _as_said(field.type)) for field in kind])
+    return kind
 
 
 def _footer(path: Path) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -100,10 +101,12 @@ class ShardMaker:
         """Mix the first row alone: what does not fit is said before anything is written.
 
         Raises:
-            MixError: see ``GroupMixer.mix``.
+            MixError: see ``GroupMixer.mix``; or if a column cannot be written in the form.
         """
         for table in self.source.groups(0, min(1, len(self.source)), 1):
-            self.mixer.mix(table)
+            mixed = self.mixer.mix(table)
+            if self.form == "webdataset":
+                _check_members(mixed.schema)
 
     def tables(self, number: int) -> Iterator[pa.Table]:
         """The mixed groups of a shard, in order."""
@@ -229,7 +232,7 @@ class _TarWriter(_Writer):
             files = [name for name, value in row.items() if isinstance(value, bytes)]
             for name in files:
                 self._put(f"{key}.{name}", row.pop(name))
-            self._put(f"{key}.json", json.dumps(row, ensure_ascii=False).encode())
+            self._put(f"{key}.json", _json(row).encode())
 
     def _add(self, name: str, values: np.ndarray) -> None:
         content = BytesIO()
@@ -246,6 +249,52 @@ class _TarWriter(_Writer):
         info = tarfile.TarInfo(name)
         info.size, info.mode = len(content), 0o644  # the time stays 0: the same rows, the same bytes
         self._tar.addfile(info, BytesIO(content))
+
+
+def _check_members(schema: pa.Schema) -> None:
+    """Refuse columns that no member of a tar file could hold, or whose names would be those of others."""
+    for field in schema:
+        name, kind = field.name, field.type
+        if isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+            # What is longer does not fit into the header of a member; the .json is that of the other columns.
+            if "/" in name or name == "json" or not 0 < len(name.encode()) <= 60:
+                raise MixValueError(
+                    f"column {name!r} would be a file of that name in a WebDataset sample, expected a name of 1 to 60 "
+                    "bytes without '/', and not json: rename it, or write Parquet"
+                )
+        elif not _speaks_json(kind):
+            raise MixTypeError(
+                f"column {name!r} is {kind}, which the .json of a WebDataset sample cannot hold: cast it to text or "
+                "numbers, leave it out, or write Parquet"
+            )
+
+
+def _speaks_json(kind: Any) -> bool:
+    are = pa.types
+    if are.is_dictionary(kind):
+        return _speaks_json(kind.value_type)
+    if are.is_list(kind) or are.is_large_list(kind) or are.is_fixed_size_list(kind):
+        return _speaks_json(kind.value_type)
+    if are.is_struct(kind):
+        return all(_speaks_json(kind.field(i).type) for i in range(kind.num_fields))
+    plain = (are.is_null, are.is_boolean, are.is_integer, are.is_floating, are.is_string, are.is_large_string)
+    return any(is_one(kind) for is_one in plain)
+
+
+def _json(row: dict[str, Any]) -> str:
+    """A row as JSON, which has no NaN and no infinity: they become null."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(row), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(held) for name, held in value.items()}
+    if isinstance(value, list):
+        return [_finite(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_alike(receipts: Iterable[Receipt]) -> None:
