@@ -24,7 +24,7 @@ from .fills import Fills
 from .layout import check_extents
 from .rules import check_plan
 from .spec import plain_array
-from .traced import at_hand, has_tracers, known, register
+from .traced import at_hand, has_stand_ins, has_tracers, known, register
 
 if TYPE_CHECKING:
     from .sequence import PlanSequence
@@ -434,14 +434,21 @@ class Plan:
         """Itself: frameworks that move a batch to a device call this on its items, and a plan stays on the host."""
         return self
 
-    @at_hand
     def __getstate__(self) -> dict[str, Any]:
+        if has_stand_ins(self):
+            return {name: self.__dict__[name] for name in (*_FIELDS, "form")}
+        return self._state()
+
+    @at_hand
+    def _state(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in _FIELDS}  # facts are found again where they are asked for
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        register()
         self.__dict__.update(state)
-        for name in ARRAYS:  # arrays arrive writable from another process
-            self.__dict__[name].setflags(write=False)
+        if self.form is None:
+            for name in ARRAYS:  # arrays arrive writable from another process
+                self.__dict__[name].setflags(write=False)
 
     # -- on paper and on disk ------------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
+
 from .errors import MixTypeError
 
 if TYPE_CHECKING:
@@ -44,6 +46,15 @@ def has_tracers(plan: Any) -> bool:
     from .jax import leaves
 
     return any(map(is_tracer, leaves(plan)))
+
+
+def has_stand_ins(plan: Plan) -> bool:
+    """True for a plan in which something else stands for an array: loaders send arrays apart from what holds them."""
+    if plan.form is None:
+        return False
+    from .jax import leaves
+
+    return not all(isinstance(leaf, np.ndarray) or is_jax(leaf) for leaf in leaves(plan))
 
 
 def known(plan: Any) -> Any:

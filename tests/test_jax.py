@@ -6,6 +6,7 @@ The conformance tests hold jnp arrays to the plan as plain loops, without what t
 from __future__ import annotations
 
 import functools
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -268,6 +269,28 @@ def test_a_plan_that_jax_holds_saves_and_travels(tmp_path: Any) -> None:
     assert mx.Plan.load(tmp_path / "plan.npz") == plan
     assert held[[1, 0]] == plan[[1, 0]]
     assert held.then(held) == plan.then(plan)
+
+
+def test_a_plan_travels_while_something_stands_in_for_its_arrays() -> None:
+    # As Grain's workers send a batch: the arrays through shared memory, the rest pickled with tickets in their places.
+    for plan in (mx.CutMix().draw(rng(), SPEC), (mx.CutMix() | mx.Mixup()).draw(rng(), SPEC)):
+        leaves, tree = jax.tree.flatten(plan)
+        tickets = jax.tree.unflatten(tree, [f"ticket {i}" for i in range(len(leaves))])
+        arrived = pickle.loads(pickle.dumps(tickets))
+        again = jax.tree.map(lambda ticket: leaves[int(ticket.split()[1])], arrived)
+        assert again == plan
+        np.testing.assert_array_equal(mx.mix(IMAGES, again, "b c h w"), mx.mix(IMAGES, plan, "b c h w"))
+
+
+def test_a_process_that_is_sent_a_plan_knows_it_as_a_tree() -> None:
+    sent = pickle.dumps(mx.Mixup().draw(rng(), mx.Spec(4))).hex()
+    code = f"import jax, pickle; plan = pickle.loads(bytes.fromhex('{sent}')); assert len(jax.tree.leaves(plan)) == 9"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_traced_plan_cannot_be_pickled() -> None:
+    with pytest.raises(mx.MixTypeError, match="that JAX traces"):
+        jax.jit(lambda plan: pickle.dumps(plan))(mx.Mixup().draw(rng(), mx.Spec(4)))
 
 
 def test_a_plan_that_was_altered_leaf_by_leaf_is_checked_again() -> None:
