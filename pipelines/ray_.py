@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Blocks of SeqMix that are being made while the first of them is waited for, for each CPU.
 _AHEAD = 2
+# Seconds until the port of a cluster has to answer.
+_PATIENCE = 10
 _GROUP = "mix_group"
 
 
@@ -45,6 +48,7 @@ def ray_session(address: str | None = None, workers: int | None = None) -> Itera
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise MixTypeError("engine='ray' needs Ray Data, which is not installed: pip install 'mixops[ray]'")
+    _check_reached(address)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Ray about itself
         import ray
@@ -72,6 +76,19 @@ def ray_session(address: str | None = None, workers: int | None = None) -> Itera
                 logger.setLevel(level)
             if ours:
                 ray.shutdown()
+
+
+def _check_reached(address: str | None) -> None:
+    """Refuse an address where nothing answers: Ray itself would look for it for minutes."""
+    host, found, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not found or not port.isdecimal():
+        return  # "auto" and the like, of which Ray knows at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise MixValueError(
+            f"no Ray cluster at {address}: {error}; expected what `ray start --head` told, reached from here"
+        ) from None
 
 
 def make_shards(
@@ -217,6 +234,8 @@ def mix_dataset(
             f"mix_dataset: no column {row!r} of row ids among {list(kinds)}: number the rows where they are made, say "
             "which column it is (row=), or read the files by mix_corpus(..., engine='ray'), which numbers them"
         )
+    if _GROUP in kinds:
+        raise MixValueError(f"mix_dataset: the rows have a column {_GROUP!r}, which is needed on the way: rename it")
     numbered = dataset.map_batches(
         partial(_numbered, row=row, group=mixer.group, kinds=kinds), batch_format="pyarrow", batch_size=None
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -334,12 +336,41 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(images: Path, tmp_pat
     (out / "part-000003.parquet").write_bytes(b"")
     with pytest.raises(mx.MixError, match=r"part-000003\.parquet: not what _corpus\.json says was written"):
         mixed(images, out, seed=8)
-    (out / RECORD).write_text("{}")
+    (out / RECORD).write_text("[]")
     with pytest.raises(mx.MixError, match="no record of a run"):
         mixed(images, out)
     (out / RECORD).unlink()
     with pytest.raises(mx.MixError, match="no run that could go on in it"):
         mixed(images, out)
+
+
+def test_a_run_that_made_nothing_does_not_keep_others_out(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    few = {"image": mx.Field("b h w c"), "label": mx.Labels(4)}
+    with pytest.raises(mx.MixError, match="expected 0 to 3"):
+        mix_corpus(images, BOTH, few, out, group=32)
+    (out / f".{RECORD}.unfinished").write_text("{")
+    assert mixed(images, out).rows == 600
+
+
+def test_a_run_that_was_overtaken_by_another_says_so(images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def overtake(written: int, wanted: int) -> None:
+        if not written:
+            mixed(images, out, seed=8, force=True)
+
+    with pytest.raises(mx.MixError, match="another run was begun in it meanwhile"):
+        mixed(images, out, progress=overtake)
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once(images: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", f"[::1]:{port}", "127.0.0.1:123456"):
+        with pytest.raises(mx.MixError, match=re.escape(f"no Ray cluster at {address}: ")):
+            mixed(images, tmp_path / "out", engine="ray", address=address)
+    assert mixed(images, tmp_path / "out").rows == 600
 
 
 def test_ray_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, images: Path, tmp_path: Path) -> None:

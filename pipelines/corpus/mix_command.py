@@ -105,8 +105,8 @@ def mix_rows(
         except OSError as error:
             bar.clear()
             raise click.ClickException(
-                f"{error.filename or out} cannot be written: {error.strerror or error}; shards that are done are kept: "
-                "make room or give leave to write there, and the same command goes on"
+                f"{error.filename or out}: {error.strerror or error}; shards that are done are kept: put this right "
+                "(make room, give leave to read or write), and the same command goes on"
             ) from None
     if done.complete:
         click.echo(f"{out} is already complete")

@@ -148,6 +148,8 @@ def mix_corpus(
             progress(written, total)
     receipts.sort(key=lambda receipt: receipt.number)
     if not complete:
+        if _recorded(out)[0] != run:
+            raise MixValueError(f"{out}: another run was begun in it meanwhile: let one at a time write there")
         _save(out, run, receipts)
         for receipt in receipts:
             maker.receipt(receipt.number).unlink(missing_ok=True)
@@ -180,20 +182,16 @@ def _begun(out: Path, run: Mapping[str, Any], force: bool) -> list[Receipt] | No
         _save(out, run, None)
         return None
     if not record.exists():
-        held = next((path.name for path in out.iterdir()), None)
-        if held is not None:
-            raise MixValueError(f"{out} holds {held}, and no run that could go on in it: name another folder")
+        other = next((path.name for path in out.iterdir() if not path.name.endswith(UNFINISHED)), None)
+        if other is not None:
+            raise MixValueError(f"{out} holds {other}, and no run that could go on in it: name another folder")
         _save(out, run, None)
         return None
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-        if {name: content[name] for name in _FORMAT} != _FORMAT:
-            raise ValueError("another format")
-        held, shards = content["run"], content["shards"]
-        receipts = None if shards is None else [Receipt(**shard) for shard in shards]
-    except (ValueError, TypeError, KeyError):
-        raise MixValueError(f"{record}: no record of a run, expected one of this version of mixops: {_FIX}") from None
+    held, receipts = _recorded(out)
     if held != run:
+        if receipts is None and not any([*out.glob("part-*"), *out.glob(".part-*")]):
+            _save(out, run, None)  # it ended before it made anything
+            return None
         name = next(name for name in (*run, *held) if held.get(name) != run.get(name))
         raise MixValueError(f"{out} holds another run: {name} was {held.get(name)!r}, is now {run.get(name)!r}: {_FIX}")
     for receipt in receipts or ():
@@ -201,6 +199,19 @@ def _begun(out: Path, run: Mapping[str, Any], force: bool) -> list[Receipt] | No
         if not path.exists() or path.stat().st_size != receipt.bytes:
             raise MixValueError(f"{path}: not what {RECORD} says was written: it was changed or lost since: {_FIX}")
     return receipts
+
+
+def _recorded(out: Path) -> tuple[dict[str, Any], list[Receipt] | None]:
+    """The run that the folder holds, and its receipts if it has ended."""
+    record = out / RECORD
+    try:
+        content = json.loads(record.read_text(encoding="utf-8"))
+        if {name: content[name] for name in _FORMAT} != _FORMAT:
+            raise ValueError("another format")
+        run, shards = dict(content["run"]), content["shards"]
+        return run, None if shards is None else [Receipt(**shard) for shard in shards]
+    except (ValueError, TypeError, KeyError):
+        raise MixValueError(f"{record}: no record of a run, expected one of this version of mixops: {_FIX}") from None
 
 
 def _clear(out: Path) -> None:

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +195,16 @@ def _append(
     progress: Callable[[int, Counts], object],
 ) -> None:
     written = hashlib.sha256(data.read_bytes())
-    with data.open("ab") as file:
+    with data.open("ab", buffering=0) as file:
         for block in blocks:
             content = b"".join(_encoded(block.sentences, data, tag_names))
             if os.fstat(file.fileno()).st_size != record.bytes:
                 raise MixValueError(f"{data}: something else writes into it: let one run write into a file")
-            file.write(content)
-            file.flush()
-            flush_to_disk(file.fileno())
+            try:
+                _write_whole(file, content)
+            except OSError:  # a full disk: what went onto it of the block goes
+                file.truncate(record.bytes)
+                raise
             written.update(content)
             record.bytes += len(content)
             record.sha256 = written.hexdigest()
@@ -211,6 +214,13 @@ def _append(
             record.failure = record.failure or block.failure
             record.save(beside)
             progress(record.sentences, Counts(**record.counts))
+
+
+def _write_whole(file: FileIO, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+    flush_to_disk(file.fileno())
 
 
 def _encoded(sentences: Sequence[MixedSentence], data: Path, tag_names: Sequence[str]) -> Iterator[bytes]:
