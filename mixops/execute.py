@@ -316,16 +316,20 @@ def _for_field(
         plan = Plan.trusted(plan, partner=np.where(plan.partner < 0, -1, plan.partner), fills=fills)
     _check_channels(fills, names, shape)
     if dtype.startswith(("int", "uint", "bool")) and (kind == "discrete" or dtype != "uint8"):
-        which = np.unique(-1 - plan.partner[painted])
-        used = fills.value[which]
-        if (used != np.floor(used)).any() or fills.noise[which].any():
-            raise MixTypeError(f"{dtype} array with a fill of {used.ravel()[0]:g}: ids take whole numbers and no noise")
-        low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        _check_range(used, dtype, low, high)
+        _check_whole(fills, np.unique(-1 - plan.partner[painted]), dtype)
     elif dtype == "uint8" and (fills.value.min() < 0 or fills.value.max() > 255):  # noise around such a mean saturates
         which = np.unique(-1 - plan.partner[painted])
         _check_range(fills.value[which][fills.noise[which] == 0], dtype, 0, 255)
     return plan
+
+
+def _check_whole(fills: Fills, which: Any, dtype: str) -> None:
+    """Raise unless an array of whole numbers can hold these fills."""
+    used = fills.value[which]
+    if (used != np.floor(used)).any() or fills.noise[which].any():
+        raise MixTypeError(f"{dtype} array with a fill of {used.ravel()[0]:g}: ids take whole numbers and no noise")
+    low, high = (0, 1) if dtype == "bool" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    _check_range(used, dtype, low, high)
 
 
 def _for_traced(
@@ -342,6 +346,10 @@ def _for_traced(
         return replaced(plan, opacity=plan.opacity * (plan.partner >= 0))
     given = _given_fill(fill, kind, dtype, to)
     if given is not None:
+        if dtype.startswith(("int", "uint", "bool")) and (kind == "discrete" or dtype != "uint8"):
+            _check_whole(given, slice(None), dtype)
+        elif dtype == "uint8":
+            _check_range(given.value[given.noise == 0], dtype, 0, 255)
         plan = replaced(plan, partner=plan.partner.clip(-1), fills=given)
     _check_channels(plan.fills, names, shape)
     return plan

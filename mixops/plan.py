@@ -24,7 +24,7 @@ from .fills import Fills
 from .layout import check_extents
 from .rules import check_plan
 from .spec import plain_array
-from .traced import at_hand, has_stand_ins, has_tracers, known, register
+from .traced import at_hand, has_stand_ins, has_tracers, is_tracer, known, register
 
 if TYPE_CHECKING:
     from .sequence import PlanSequence
@@ -290,6 +290,8 @@ class Plan:
     @at_hand
     def __getitem__(self, rows: Any) -> Plan:
         """The plan of some output rows: an index array, a slice or a mask. They still name the same source."""
+        if is_tracer(rows):
+            rows = plain_array("plan[rows]", rows)
         if isinstance(rows, (int, np.integer)):
             rows = slice(int(rows), int(rows) + 1 or None)
         chosen = {a: getattr(self, a)[rows] for a in ARRAYS if a != "donor" or self.donor is not self.box}

@@ -26,8 +26,7 @@ def _in_jax(verb: _Verb) -> _Verb:
     """The verb for JAX arrays too: NumPy does the work where it may look at them, and jnp where they are traced."""
 
     @wraps(verb)
-    def made(*args: Any, **options: Any) -> Any:
-        labels, plan, *more = args if len(args) > 1 else (*args, options.pop("plan"))
+    def made(labels: Any, plan: Any, *more: Any, **options: Any) -> Any:
         by_jax = isinstance(plan, (Plan, PlanSequence)) and plan.form is not None
         if not by_jax and not is_jax(labels):
             return verb(labels, plan, *more, **options)
@@ -213,7 +212,7 @@ def mixed_accuracy(logits: Any, *targets: Any) -> float:
         A number from 0 to 1; NaN if there is no target mass at all.
 
     Raises:
-        MixError: if targets are none of these three, or have another number of rows than the logits.
+        MixError: if targets are none of these three, have another number of rows than the logits, or JAX traces them.
 
     Example:
         >>> mixed_accuracy(np.array([[2.0, 1.0], [2.0, 1.0]]), np.array([[0.75, 0.25], [0.25, 0.75]]))
@@ -223,6 +222,11 @@ def mixed_accuracy(logits: Any, *targets: Any) -> float:
     if len(parts) not in (1, 2, 3):
         raise MixTypeError(f"mixed_accuracy: got {len(parts)} targets, expected soft, (ids, weights) or (ya, yb, lam)")
     given = [logits, *parts]
+    if any(map(is_tracer, given)):
+        raise MixTypeError(
+            "mixed_accuracy of what JAX traces: it gives a number of Python; call it outside of jax.jit, on what the "
+            "compiled function returns"
+        )
     if not all(hasattr(p, "shape") and len(p.shape) for p in given) or len({len(p) for p in given}) != 1:
         shapes = ", ".join(str(tuple(np.shape(p))) for p in given)
         raise MixValueError(f"mixed_accuracy: got shapes {shapes}, expected the same number of rows in all of them")
@@ -360,7 +364,14 @@ def _needed(num_classes: int | None, labels: Any) -> int:
 
 
 def _given(labels: Any) -> Any:
-    labels = labels if is_tensor(labels) else np.asarray(labels)
+    if not is_tensor(labels):
+        try:
+            labels = np.asarray(labels)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise MixTypeError(
+                f"labels: got {type(labels).__name__}, which is no array now ({error}): expected an array, a tensor or "
+                "a list of numbers; tensors in a graph of TensorFlow: mixops.pipelines.tf_ops.soft_targets"
+            ) from None
     if not labels.ndim:
         raise MixValueError(f"labels: got the single value {labels!r}, expected one for each row")
     if not is_tensor(labels) and labels.dtype.kind not in "biuf" and labels.dtype.name != "bfloat16":

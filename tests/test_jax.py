@@ -275,9 +275,8 @@ def test_a_plan_travels_while_something_stands_in_for_its_arrays() -> None:
     # As Grain's workers send a batch: the arrays through shared memory, the rest pickled with tickets in their places.
     for plan in (mx.CutMix().draw(rng(), SPEC), (mx.CutMix() | mx.Mixup()).draw(rng(), SPEC)):
         leaves, tree = jax.tree.flatten(plan)
-        tickets = jax.tree.unflatten(tree, [f"ticket {i}" for i in range(len(leaves))])
-        arrived = pickle.loads(pickle.dumps(tickets))
-        again = jax.tree.map(lambda ticket: leaves[int(ticket.split()[1])], arrived)
+        sent = {f"ticket {i}": leaf for i, leaf in enumerate(leaves)}
+        again = jax.tree.map(sent.get, pickle.loads(pickle.dumps(jax.tree.unflatten(tree, list(sent)))))
         assert again == plan
         np.testing.assert_array_equal(mx.mix(IMAGES, again, "b c h w"), mx.mix(IMAGES, plan, "b c h w"))
 
@@ -413,6 +412,17 @@ def test_a_batch_mixes_whole_in_compiled_code_and_outside() -> None:
             np.testing.assert_allclose(mixed[name], wanted, rtol=2**-21)
 
 
+def test_targets_take_their_arguments_by_name() -> None:
+    plan = PLANS["one donor"]
+    for labels in (LABELS, jnp.array(LABELS)):
+        np.testing.assert_array_equal(mx.sparse_targets(plan=plan, labels=labels), mx.sparse_targets(LABELS, plan))
+        np.testing.assert_array_equal(mx.pair_targets(labels=labels, plan=plan), mx.pair_targets(LABELS, plan))
+        soft = mx.soft_targets(labels=labels, plan=plan, num_classes=3)
+        np.testing.assert_array_equal(soft, mx.soft_targets(LABELS, plan, 3))
+    with pytest.raises(TypeError, match=r"soft_targets\(\) missing 1 required positional argument: 'plan'"):
+        mx.soft_targets(LABELS)
+
+
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
@@ -441,6 +451,19 @@ def test_a_plan_of_another_shape_is_refused_while_it_is_traced() -> None:
         jax.jit(lambda x, p: mx.mix(x, p, "b c h w"))(IMAGES, jax.tree.map(lambda leaf: leaf[None], plan))
 
 
+@pytest.mark.parametrize(
+    ("kind", "fill"), [("discrete", 300), ("discrete", -1), ("discrete", 0.5), ("continuous", 256)]
+)
+def test_a_fill_that_is_given_is_checked_while_the_plan_is_traced(kind: str, fill: float) -> None:
+    plan, ids = mx.Cutout(2).draw(rng(), SPEC), np.zeros((4, 6, 7), np.uint8)
+    said = []
+    for mix in (mx.mix, jax.jit(mx.mix, static_argnums=(2, 3), static_argnames="fill")):
+        with pytest.raises(mx.MixError, match="with a fill of") as caught:
+            mix(jnp.array(ids), plan, "b h w", kind, fill=fill)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
 def test_rows_that_are_not_there_are_nan_in_compiled_code() -> None:
     mixed = jax.jit(lambda x, p: mx.mix(x, p, "b c h w"))(IMAGES, mx.Mixup(0).draw(rng(), mx.Spec(6)))
     np.testing.assert_array_equal(mixed[:4], IMAGES)
@@ -465,6 +488,15 @@ def test_a_traced_plan_says_what_must_be_done_outside() -> None:
 def test_a_tracer_that_reaches_numpy_is_named() -> None:
     with pytest.raises(mx.MixTypeError, match="Spec lengths: its values are traced by JAX"):
         jax.jit(lambda n: mx.Spec(4, (8,), lengths=n).n)(jnp.arange(4))
+    with pytest.raises(mx.MixTypeError, match=r"plan\[rows\]: its values are traced by JAX"):
+        jax.jit(lambda rows: mx.Mixup().draw(rng(), SPEC)[rows].n)(jnp.arange(4))
+
+
+def test_the_accuracy_of_what_is_traced_is_refused() -> None:
+    soft = jnp.eye(4)
+    assert mx.mixed_accuracy(soft, soft) == 1
+    with pytest.raises(mx.MixTypeError, match=r"mixed_accuracy of what JAX traces.*outside of jax\.jit"):
+        jax.jit(mx.mixed_accuracy)(soft, soft)
 
 
 def test_a_traced_plan_on_a_tensor_is_refused() -> None:
