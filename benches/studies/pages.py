@@ -11,14 +11,14 @@ from evidence import Measure, expected_false
 WORDS = {"shows": "shows", "does not show": "does not show", "opposite": "**the opposite**"}
 
 
-def markdown(report: Mapping[str, Any], measures: Mapping[str, Measure], figures: Sequence[str]) -> str:
+def markdown(report: Mapping[str, Any], figures: Sequence[str]) -> str:
     """The page.
 
     Args:
         report: the JSON.
-        measures: of the study.
         figures: names of the files to show.
     """
+    measures = {name: Measure(**measure) for name, measure in report["measures"].items()}
     parts = [f"# {report['title']}", report["question"], "## Verdicts", _verdicts(report), _multiplicity(report)]
     if _by_case(report):
         parts += ["### Case by case", _case_table(report, measures)]
@@ -33,11 +33,11 @@ def markdown(report: Mapping[str, Any], measures: Mapping[str, Measure], figures
 
 def _verdicts(report: Mapping[str, Any]) -> str:
     found = report["verdicts"]
-    if not any(v.get("paper") for v in found):  # older reports have none
+    if not any(v["paper"] for v in found):
         return _tabled("| claim | by | verdict |", ((v["claim"], v["source"], v["sentence"]) for v in found))
     return _tabled(
         "| claim | by | the paper's number | verdict |",
-        ((v["claim"], v["source"], v.get("paper", ""), v["sentence"]) for v in found),
+        ((v["claim"], v["source"], v["paper"], v["sentence"]) for v in found),
     )
 
 
@@ -57,7 +57,7 @@ def _multiplicity(report: Mapping[str, Any]) -> str:
 
 
 def _has_margin(verdict: Mapping[str, Any]) -> bool:
-    return verdict["direction"] == "equal" or verdict.get("within", 0) > 0
+    return verdict["direction"] == "equal" or verdict["within"] > 0
 
 
 def _by_case(report: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
@@ -75,8 +75,7 @@ def _case_table(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> s
     for v, case in _by_case(report):
         one = v["cases"][case]
         by, measure = one["by"], measures[v["measure"]]
-        # A result from before there were margins does not say it.
-        won = one.get("as_claimed", by["above" if v["direction"] == "higher" else "below"])
+        won = one["as_claimed"]
         said = f"{v['method']} against {v['against']}: {measure.title.split(',')[0]} {v['direction']}"
         rows.append((said, case, WORDS[one["verdict"]], _difference(by, measure), f"{won} of {by['seeds']}"))
     return _tabled("| claim | case | verdict | difference | seeds as claimed |", rows)

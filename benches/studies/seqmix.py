@@ -232,6 +232,7 @@ STUDY = Study(
     work=train,
     claims=claims(),
     measures=MEASURES,
+    lead="f1",
     figures={"curves": curve_figure},
     notes=(
         "Accuracy, NLL and ECE are of tokens, most of which are outside of entities; F1 is of whole entities, counted "

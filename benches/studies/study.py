@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ sys.path.append(str(BENCHES))
 from machine import environment, load_average  # noqa: E402  # lies beside this folder
 from report import write_text  # noqa: E402
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS = BENCHES / "results" / "studies"
 #: Numbers are kept to so many digits: more of them would say nothing.
 DIGITS = 6
@@ -46,6 +46,7 @@ class Study:
         claims: what papers say.
         common: the numbers that the figure of differences shows, and tables first; those of classification as it comes.
         measures: further numbers that tables show, in order.
+        lead: the measure that the study is about, "" for the first: what the page of all studies shows of it.
         figures: name -> (report -> figure), beside the figure of differences.
         notes: what a reader must bear in mind.
         packages: whose versions matter, beside those that every report gives.
@@ -62,6 +63,7 @@ class Study:
     claims: Sequence[Claim]
     common: Mapping[str, Measure] = field(default_factory=lambda: COMMON)
     measures: Mapping[str, Measure] = field(default_factory=dict)
+    lead: str = ""
     figures: Mapping[str, Callable[[Mapping[str, Any]], Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     packages: Sequence[str] = ()
@@ -116,6 +118,8 @@ def _run(study: Study, given: argparse.Namespace, words: Sequence[str]) -> None:
         "processes": given.processes,
         "device": _device(),
         "methods": dict(study.methods),
+        "measures": {name: asdict(measure) for name, measure in study.every_measure.items()},
+        "lead": study.lead or next(iter(study.every_measure)),
         "cases": {name: dict(case) for name, case in cases.items()},
         "notes": list(study.notes),
         "data": data,
@@ -153,7 +157,7 @@ def write_page(study: Study, report: Mapping[str, Any], path: Path) -> list[Path
     for name, place in places.items():
         write_text(figures.svg(drawn[name](report)), place)
     page = path.with_suffix(".md")
-    write_text(markdown(report, study.every_measure, [place.name for place in places.values()]), page)
+    write_text(markdown(report, [place.name for place in places.values()]), page)
     return [page, *places.values()]
 
 
