@@ -126,7 +126,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(vectors: str, tmp_path: Path) -> None:
 def test_a_full_disk_loses_nothing_and_is_said(vectors: str, tmp_path: Path) -> None:
     more = ("--embedding", vectors, "--min-tags", "2", "--ratio", "40")
     out, unbroken = tmp_path / "new.jsonl", tmp_path / "whole.jsonl"
-    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
     code += "from mixops.pipelines.cli import main; sys.exit(main(sys.argv[1:]))"
     run = subprocess.run([sys.executable, "-B", "-c", code, *command(out, *more)], capture_output=True, text=True)
     assert run.returncode == 2
