@@ -11,6 +11,7 @@
 #             "make PYTHON=/path/to/python gpu" takes the environment of that Python as it is, and installs nothing
 # make bench-jax, bench-adapters, bench-ray  compiled JAX beside the same by hand, what a drop-in adds, Ray beside one process
 # make studies  the papers' claims on paired seeds, three hours and a half; needs MIXOPS_DATA, see benches/studies/README.md
+# make report  one page of all committed results, studies and benches: benches/results/which-mixing.{html,md}
 # make install  the set-up alone; it does nothing when nothing changed
 
 # The first of these that is Python 3.11 or newer; "make PYTHON=/path/to/python test" takes another.
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; 
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus bench-jax bench-adapters bench-ray gpu studies clean
+.PHONY: install demo test lint types check bench bench-full bench-check bench-report bench-hidden bench-ssmix bench-corpus bench-jax bench-adapters bench-ray gpu studies report clean
 
 install: $(STAMP)
 
@@ -77,6 +78,9 @@ bench-corpus: install
 # Where a Python was named, its environment is taken as it is: its torch is the one that fits the driver.
 gpu: $(if $(filter file,$(origin PYTHON)),install)
 	$(if $(filter file,$(origin PYTHON)),$(BIN)/python,$(PYTHON)) benches/gpu_check.py
+
+report: install
+	$(BIN)/python benches/which_mixing.py
 
 bench-jax: install
 	$(BIN)/python benches/jax_step.py

@@ -42,6 +42,11 @@ SPEED = {
     "ray_rows": "Corpora on Ray, beside one process",
     "gpu": "CUDA kernels, on a GPU",
 }
+SHORT = (
+    "In how many cases (a data set, a network, a size) a method is better than training without mixing by more than "
+    "chance, and in how many it is worse; the others do not tell. NLL and ECE say how much its probabilities can be "
+    "trusted."
+)
 Report = Mapping[str, Any]
 
 
@@ -100,8 +105,10 @@ def blocks(results: Results) -> list[Block]:
     told = results.studies
     topics = {topic: [one for name in names for one in (name, f"{name}_full") if one in told]
               for topic, names in TOPICS.items()}  # fmt: skip
-    parts: list[Block] = [Heading(1, TITLE), Paragraph(_introduction(told)), Heading(2, "At a glance")]
-    parts.append(Paragraph(_reading(told)))
+    parts: list[Block] = [Heading(1, TITLE), Paragraph(_introduction(told)), Heading(2, "In short")]
+    rows = [row for topic, names in topics.items() for row in _short(topic, [told[name] for name in names])]
+    columns = ["trained", "method", "better at what is asked", *BESIDE.values()]
+    parts += [Paragraph(SHORT), Table(columns, rows), Heading(2, "Case by case"), Paragraph(_reading(told))]
     for topic, names in topics.items():
         rows = [row for name in names for row in _glance(name, told[name])]
         if rows:
@@ -131,6 +138,26 @@ def _introduction(told: Mapping[str, Report]) -> Said:
         Link("How a study is made", "../studies/README.md"),
         "; everything on this page is made from JSON beside it by `make report`.",
     ]
+
+
+def _short(topic: str, reports: Sequence[Report]) -> Iterator[Sequence[Said]]:
+    """A row for each method of a topic: in how many cases of its studies each measure is better, and worse."""
+    sides: dict[str, dict[str, list[int]]] = {}
+    for report in reports:
+        for row in report["summary"]:
+            if row["difference"] is not None and row["measure"] in _shown(report):
+                column = BESIDE.get(row["measure"], "")
+                found = sides.setdefault(row["method"], {}).setdefault(column, [])
+                found.append(_side(row["difference"], report["measures"][row["measure"]]))
+    for method, by in sides.items():
+        yield [topic, method, *(_counted(by.get(column, [])) for column in ("", *BESIDE.values()))]
+
+
+def _counted(sides: Sequence[int]) -> str:
+    if not sides:
+        return "–"
+    said = f"{sides.count(1)} of {len(sides)}"
+    return f"{said}, worse in {sides.count(-1)}" if -1 in sides else said
 
 
 def _reading(told: Mapping[str, Report]) -> Said:
