@@ -32,6 +32,7 @@ def mixed(
     kind: str = "continuous",
     *,
     fill: Any = None,
+    to: mx.Output | None = None,
 ) -> Any:
     """Apply a plan to a tensor: ``mixops.mix`` in TensorFlow's operations; gradients flow to all rows that take part.
 
@@ -40,14 +41,16 @@ def mixed(
         plan: what an operator drew; ``drawn`` draws one inside a graph.
         layout: axis names, "b h w c"; all but the batch's have static extents where boxes are measured on them.
         kind: "continuous", "discrete" or "valid", see ``mixops.mix``.
-        fill: paints this instead of the plan's fills: a number, or one for each channel.
+        fill: paints this instead of the plan's fills: a number, one for each channel, or "mean" (of ``to``).
+        to: Output: normalise, cast and lay out what was mixed, without rounding in between.
 
     Returns:
-        A tensor of the dtype of x: the integers of every backend for uint8, floats within its bound.
+        A tensor of the dtype of x: the integers of every backend for uint8, floats within its bound; or as ``to`` says.
 
     Raises:
-        MixError: if layout, plan, kind or fill do not fit x. What only values show (a row that is not there) raises at
-            once where the plan is a ``Plan``, and as an InvalidArgumentError on CPUs where it was drawn in the graph.
+        MixError: if x is no dense tensor, or layout, plan, kind, fill or to do not fit it. What only values show (a row
+            that is not there, a blend of ids) raises at once where the plan is a ``Plan``, and as an
+            InvalidArgumentError on CPUs where it was drawn in the graph.
 
     Example:
         >>> import numpy as np
@@ -57,16 +60,23 @@ def mixed(
     """
     if kind not in ("continuous", "discrete", "valid"):
         raise MixValueError(f"kind={kind!r}: expected one of continuous, discrete, valid")
-    x = tf.convert_to_tensor(x)
+    x = _tensor(x)
     names = _names(x, layout)
+    if to is not None:
+        to.check(names, tuple(x.shape.as_list()), kind, x.dtype.name)
     order = [names.index("b"), *(i for i, name in enumerate(names) if name != "b")]
     rows = tf.transpose(x, order)
     rest = tuple(name for name in names if name != "b")
     given = plan if isinstance(plan, TensorPlan) else TensorPlan.of(plan)
-    for step in given.steps:
+    paint = to.mean_fill(x.dtype.name) if isinstance(fill, str) and to is not None else fill
+    for i, step in enumerate(given.steps):
         _check(step, x, rows, rest, kind)
-        rows = _painted(step, rows, rest, kind, fill)
-    return tf.transpose(rows, [order.index(i) for i in range(len(order))])
+        _check_fills(step, x, names, kind, fill, to)
+        exact = to is not None and to.dtype != "uint8" and i == len(given.steps) - 1
+        rows = _painted(step, rows, rest, kind, paint, exact)
+    if to is None:
+        return tf.transpose(rows, [order.index(i) for i in range(len(order))])
+    return _finished(rows, rest, x.dtype.name, to)
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
@@ -81,8 +91,8 @@ def soft_targets(
     """Blend the labels as the plan says: ``mixops.soft_targets`` in TensorFlow's operations.
 
     Args:
-        labels: class ids (N,) of any integer dtype; rows (N, C) of shares; or, with no
-            num_classes, numbers (N,) or (N, D) to regress on.
+        labels: class ids (N,) of any integer dtype; rows (N, C) of shares; or, with no num_classes, numbers (N,) or
+            (N, D) to regress on.
         plan: what an operator drew, see ``mixed``.
         num_classes: C, needed for ids and for smoothing.
         smoothing: s in [0, 1): every label becomes (1 - s)·y + s/C before it is blended.
@@ -92,8 +102,10 @@ def soft_targets(
         A float32 tensor (N, C), or (N,) for plain numbers.
 
     Raises:
-        MixError: if ids or smoothing come without num_classes, rows have another width, or smoothing is outside [0, 1).
-        InvalidArgumentError: of TensorFlow, on CPUs, for an id outside 0 to C - 1.
+        MixError: if ids or smoothing come without num_classes, rows have another width, smoothing is outside [0, 1), or
+            a ``Plan`` names a row that has no label.
+        InvalidArgumentError: of TensorFlow, on CPUs, for an id outside 0 to C - 1, integer rows of more than 0 and 1,
+            or a plan drawn in the graph that names a row that has no label.
 
     Example:
         >>> import numpy as np
@@ -102,42 +114,61 @@ def soft_targets(
         [[0.25, 0.0, 0.75], [0.75, 0.0, 0.25]]
     """
     mx.Labels(num_classes, smoothing, ignore_index)  # refuses what is out of range
-    soft = _label_rows(tf.convert_to_tensor(labels), num_classes, smoothing, ignore_index)
+    soft = _label_rows(_tensor(labels), num_classes, smoothing, ignore_index)
     given = plan if isinstance(plan, TensorPlan) else TensorPlan.of(plan)
     for step in given.steps:
+        if step.known is not None and soft.shape[0] is not None:
+            step.known.check_rows(soft.shape[0])
         lam = tf.maximum(1.0 - tf.reduce_sum(step.weight, 1), 0.0)
-        blended = _column(lam, soft) * tf.gather(soft, step.base)
+        blended = _share_of(soft, step.base, lam)
         for k in range(step.k):
             weight = step.weight[:, k]
-            donor = tf.gather(soft, tf.where(weight > 0, step.partner[:, k], step.base))
-            blended += _column(weight, soft) * donor
+            blended += _share_of(soft, tf.where(weight > 0, step.partner[:, k], step.base), weight)
         soft = blended
     return soft
 
 
+def _share_of(soft: Any, rows: Any, share: Any) -> Any:
+    """These rows times their share. One without a share may be NaN ("unknown"), which no target may show."""
+    share = _column(share, soft)
+    return tf.where(share > 0, share * tf.gather(soft, rows), 0.0)
+
+
 def _label_rows(labels: Any, num_classes: int | None, smoothing: float, ignore_index: int | None) -> Any:
     """Unmixed targets, float32."""
+    if labels.dtype == tf.bool:
+        labels = tf.cast(labels, tf.int32)
+    if labels.shape.rank not in (1, 2) or not (labels.dtype.is_integer or labels.dtype.is_floating):
+        raise MixValueError(f"labels: got {labels.dtype.name} of shape {labels.shape}, expected numbers (N,) or (N, C)")
     if labels.dtype.is_integer and labels.shape.rank == 1:
         if num_classes is None:
             raise MixValueError(f"class ids of {labels.dtype.name} without num_classes: say how many classes there are")
         known = labels != ignore_index if ignore_index is not None else tf.ones_like(labels, tf.bool)
         ids = tf.where(known, labels, tf.zeros_like(labels))
-        fit = tf.debugging.Assert(
-            tf.reduce_all((ids >= 0) & (ids < num_classes)), [f"class ids: expected 0 to {num_classes - 1}, got", ids]
-        )
-        with tf.control_dependencies([] if fit is None else [fit]):
-            rows = tf.one_hot(tf.cast(ids, tf.int64), num_classes, dtype=tf.float32)
-        rows = tf.where(known[:, None], rows * (1 - smoothing) + smoothing / num_classes, tf.zeros_like(rows))
-        return rows
+        ids = _asserted(ids, (ids >= 0) & (ids < num_classes), f"class ids: expected 0 to {num_classes - 1}, got")
+        rows = tf.one_hot(tf.cast(ids, tf.int64), num_classes, dtype=tf.float32)
+        return tf.where(known[:, None], rows * (1 - smoothing) + smoothing / num_classes, tf.zeros_like(rows))
     if ignore_index is not None:
         raise MixValueError(f"ignore_index={ignore_index!r} with labels that are no ids: expected ids of shape (N,)")
     if num_classes is not None and (labels.shape.rank != 2 or labels.shape[-1] != num_classes):
         raise MixValueError(f"labels of shape {labels.shape}: expected ids (N,), or rows of {num_classes} classes")
+    if labels.dtype.is_integer:
+        labels = _asserted(labels, (labels == 0) | (labels == 1), "rows of labels: expected 0 and 1, or floats, got")
     rows = tf.cast(labels, tf.float32)
     return rows * (1 - smoothing) + smoothing / num_classes if num_classes else rows
 
 
 # -- what is checked ---------------------------------------------------------------------------------------------------
+
+
+def _tensor(x: Any) -> Any:
+    """What was given as a tensor."""
+    try:
+        return tf.convert_to_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise MixTypeError(
+            f"{type(x).__name__}: expected a dense tensor, or what becomes one; pad what is ragged ({str(error)[:200]})"
+        ) from None
 
 
 def _names(x: Any, layout: str) -> tuple[str, ...]:
@@ -174,13 +205,36 @@ def _check(step: PlanStep, x: Any, rows: Any, rest: tuple[str, ...], kind: str) 
         )
 
 
+def _check_fills(step: PlanStep, x: Any, names: tuple[str, ...], kind: str, fill: Any, to: mx.Output | None) -> None:
+    """Let the core refuse fills that the tensor cannot hold: it paints them on one element of each channel."""
+    known, which = step.known, np.zeros(1, np.int32)
+    if fill is None:
+        if known is None or not known.facts.paints or kind != "continuous" or x.dtype.is_floating:
+            return
+        which = np.unique(-1 - known.partner[known.facts.painted])
+    fills = known.fills if fill is None and known is not None else mx.Fills.of(0)
+    nowhere, ones = np.zeros((1, len(which), 0), np.int32), np.ones((1, len(which)))
+    one = mx.Plan(np.zeros(1, np.int32), -1 - which[None], nowhere, nowhere, ones, 0 * ones, (), fills)
+    extents = [(extent or 1) if name == "c" else 1 for name, extent in zip(names, x.shape.as_list(), strict=True)]
+    stub = np.zeros(extents, x.dtype.as_numpy_dtype)
+    mx.mix(stub, one, " ".join(names), kind, fill=fill, to=to, backend="reference")
+
+
+def _asserted(values: Any, fit: Any, said: str) -> Any:
+    """The values, once they are looked at: an InvalidArgumentError with these words unless all of them fit."""
+    done = tf.debugging.Assert(tf.reduce_all(fit), [said, values])
+    with tf.control_dependencies([] if done is None else [done]):
+        return tf.identity(values)
+
+
 # -- one plan ----------------------------------------------------------------------------------------------------------
 
 
-def _painted(step: PlanStep, x: Any, rest: tuple[str, ...], kind: str, fill: Any) -> Any:
-    """The rows that a step makes, the batch axis first."""
+def _painted(step: PlanStep, x: Any, rest: tuple[str, ...], kind: str, fill: Any, exact: bool = False) -> Any:
+    """The rows that a step makes, the batch axis first; ``exact`` leaves them unrounded, as float32 where they fit."""
     row = tf.gather(x, step.base)
-    wide = tf.float32 if kind == "continuous" and x.dtype in (tf.float16, tf.bfloat16) else x.dtype
+    narrow = (tf.float16, tf.bfloat16, tf.uint8) if exact else (tf.float16, tf.bfloat16)
+    wide = tf.float32 if kind == "continuous" and x.dtype in narrow else x.dtype
     row = tf.cast(row, wide)
     fills_too = kind == "continuous" or fill is not None
     for k in range(step.k):
@@ -194,8 +248,30 @@ def _painted(step: PlanStep, x: Any, rest: tuple[str, ...], kind: str, fill: Any
         region = _column(share > 0 if fills_too or not step.paints else (share > 0) & ~painted, row)
         for r, axis in enumerate(_AXES[len(step.shape)]):
             region &= _between(step.box[:, k, 2 * r : 2 * r + 2], row, 1 + rest.index(axis))
+        if kind == "discrete" or row.dtype not in (*_FLOATS, tf.uint8):
+            region &= _column(_whole(step, share, kind), row)
         row = tf.where(region, _mixed_values(row, value, _column(share, row), kind), row)
-    return tf.cast(row, x.dtype)
+    return row if exact else tf.cast(row, x.dtype)
+
+
+def _whole(step: PlanStep, share: Any, kind: str) -> Any:
+    """(N,) which rows of ids take a patch: a blend, which a known plan was refused for, fails, or else changes none."""
+    if kind == "valid" or step.known is not None:
+        return share > 0
+    said = "ids cannot be averaged: expected opacities of 0 and 1, got"
+    return _asserted(share, (share == 0) | (share == 1), said) == 1
+
+
+def _finished(rows: Any, rest: tuple[str, ...], dtype: str, to: mx.Output) -> Any:
+    """Rows normalised, cast and laid out; the batch axis first in, ``dtype`` what they were before they were mixed."""
+    names = ("b", *rest)
+    if to.dtype != "uint8":
+        wide = np.float64 if to.dtype == "float64" else np.float32
+        scale, shift = (
+            a.astype(wide).reshape([len(a) if name == "c" else 1 for name in names]) for a in to.affine(dtype)
+        )
+        rows = tf.cast(rows, wide) * scale + shift
+    return tf.cast(tf.transpose(rows, [names.index(name) for name in to.layout.split()]), to.dtype)
 
 
 def _mixed_values(row: Any, value: Any, share: Any, kind: str) -> Any:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import naive
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -139,6 +140,89 @@ def test_targets_are_those_of_the_core(labels: np.ndarray) -> None:
         got, want = (f(labels, plan, 3, 0.2, ignore_index=2) for f in (soft_targets, mx.soft_targets))
         np.testing.assert_allclose(got, want, atol=1e-6)
     np.testing.assert_allclose(soft_targets(labels * 1.5, plan), mx.soft_targets(labels * 1.5, plan), atol=1e-6)
+
+
+NORMALISED = mx.Output("b c h w", "float32", mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.3))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "to"),
+    [
+        ("RandomErasing-pixel", "uint8", NORMALISED),
+        ("OneOf-sample", "bfloat16", NORMALISED),
+        ("Chain-steps", "float16", mx.Output("c b w h", "float64", mean=(0.5, 0.4, 0.3))),
+        ("Chain-steps", "uint8", mx.Output("b h w c", "bfloat16")),
+        ("Chain-steps", "uint8", mx.Output("b c h w", "uint8")),
+    ],
+)
+def test_the_tail_is_that_of_the_core(name: str, dtype: str, to: mx.Output) -> None:
+    x, plan, _ = case("b h w c", name, dtype)
+    naive.mix(x, plan, "b h w c", to=to).check(mixed(x, plan, "b h w c", to=to).numpy())
+    if to.mean is not None:
+        holes = mx.Cutout(3).draw(np.random.default_rng(0), mx.Spec.like(x, "b h w c"))
+        want = naive.mix(x, holes, "b h w c", to=to, fill=to.mean_fill(dtype))
+        want.check(mixed(x, holes, "b h w c", fill="mean", to=to).numpy())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "options"),
+    [
+        ("uint8", "discrete", {"fill": 300}),
+        ("uint8", "continuous", {"fill": -1}),
+        ("int64", "discrete", {"fill": 0.5}),
+        ("bool", "valid", {"fill": 1}),
+        ("bool", "discrete", {"fill": 2}),
+        ("float32", "continuous", {"fill": "mean"}),
+        ("float32", "continuous", {"fill": (1, 2)}),
+        ("int64", "continuous", {}),
+        ("int64", "continuous", {"fill": 1, "to": mx.Output("b h w c")}),
+        ("float32", "continuous", {"to": mx.Output("b h w")}),
+        ("float32", "continuous", {"to": mx.Output("b c h w", mean=(1, 2))}),
+    ],
+)
+def test_fills_and_tails_that_do_not_fit_are_the_errors_of_the_core(dtype: str, kind: str, options: Any) -> None:
+    x = np.zeros((4, 8, 7, 3), dtype)
+    plan = mx.Cutout(3, fill=0.25).draw(np.random.default_rng(0), mx.Spec.like(x, "b h w c"))
+    said = []
+    for mix in (mx.mix, mixed):
+        with pytest.raises(mx.MixError) as caught:
+            mix(x, plan, "b h w c", kind, **options)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_a_blend_of_ids_that_a_graph_draws_fails_when_it_runs() -> None:
+    ids = tf.constant(np.arange(12).reshape(4, 3))
+    step = tf.function(lambda op, n: mixed(ids, drawn(op, ids, "b t", 7, n), "b t", "discrete"), autograph=False)
+    assert np.isin(step(mx.CutMix(1.0), 0), ids).all()
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ids cannot be averaged"):
+        step(mx.Mixup(1.0), 0)
+
+
+def test_a_label_without_a_share_is_not_looked_at() -> None:
+    plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(3), lam=[0.0, 0.5, 1.0], partner=[1, 2, 0])
+    labels = np.array([np.nan, 1, 2], np.float32)
+    assert soft_targets(labels, plan).numpy().tolist() == mx.soft_targets(labels, plan).tolist() == [1, 1.5, 2]
+
+
+def test_labels_that_do_not_fit_are_refused_in_words() -> None:
+    plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(4), lam=0.5)
+    np.testing.assert_array_equal(soft_targets(np.arange(4) > 1, plan, 2), mx.soft_targets(np.arange(4) > 1, plan, 2))
+    for wrong in (np.float32(3), np.zeros((4, 3, 2), np.float32), np.array(list("abcd"))):
+        with pytest.raises(mx.MixValueError, match=r"expected numbers \(N,\) or \(N, C\)"):
+            soft_targets(wrong, plan)
+    with pytest.raises(mx.MixValueError, match="out of range for 2 source rows"):
+        soft_targets(np.arange(2), plan, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="expected 0 and 1"):
+        soft_targets(np.arange(8).reshape(4, 2), plan)
+    with pytest.raises(mx.MixTypeError, match="RaggedTensor: expected a dense tensor"):
+        soft_targets(tf.ragged.constant([[1.0], [2.0, 3.0]]), plan)
+
+
+def test_a_tensor_of_a_graph_that_reaches_numpy_is_named() -> None:
+    plan = mx.Mixup().draw(np.random.default_rng(0), mx.Spec(4))
+    with pytest.raises(mx.MixTypeError, match=r"mixops\.pipelines\.tf_ops\.soft_targets"):
+        tf.function(lambda y: mx.soft_targets(y, plan, 4), autograph=False)(np.arange(4))
 
 
 def test_what_does_not_fit_is_refused_in_words() -> None:
