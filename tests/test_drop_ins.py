@@ -95,6 +95,21 @@ def test_mixing_that_is_disabled_only_smooths() -> None:
     assert not torch.equal(ours(x.clone(), ids(4))[0], x)
 
 
+@pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_timms_loaders_switch_a_collate_off_that_was_copied_or_sent_too(travel: Any) -> None:
+    peer = peers.timm_mixup()
+    from timm.data.loader import PrefetchLoader
+
+    collate = travel(FastCollateMixup(cutmix_alpha=1.0, label_smoothing=0.0, num_classes=CLASSES, seed=7))
+    assert isinstance(collate, peer.FastCollateMixup)
+    loading = PrefetchLoader(DataLoader(Samples(), 4, collate_fn=collate), device=torch.device("cpu"))
+    plain = torch.eye(CLASSES)[ids(16)]
+    assert loading.mixup_enabled
+    assert not torch.equal(torch.cat([soft for _, soft in loading]), plain)
+    loading.mixup_enabled = False
+    assert torch.equal(torch.cat([soft for _, soft in loading]), plain)
+
+
 def test_attributes_are_those_of_timm_and_may_be_changed() -> None:
     ours, theirs = Mixup(0.8, 0.3, (0.2, 0.8)), peers.timm_mixup().Mixup(0.8, 0.3, (0.2, 0.8))
     assert vars(theirs).items() <= vars(ours).items()
@@ -111,6 +126,8 @@ def test_what_is_refused_leaves_the_images_as_they_were() -> None:
         (Mixup(num_classes=2), ids(4), "class 3"),
         (Mixup(), ids(3), "4 images and 3 targets"),
         (Mixup(multi_label=True), ids(4), "multi_label=True"),
+        (Mixup(), None, "target is NoneType"),
+        (Mixup(), torch.tensor(3), "target is Tensor"),
     ]:
         with pytest.raises(mx.MixError, match=match):
             mixup_fn(x, target)
@@ -119,9 +136,19 @@ def test_what_is_refused_leaves_the_images_as_they_were() -> None:
     assert torch.equal(x, before)
     Mixup(inplace=False)(x, ids(4))
     assert torch.equal(x, before)
-    for wrong in ({"mode": "half"}, {"num_classes": 0}, {"label_smoothing": 1.0}, {"mixup_alpha": -1.0}, {"seed": -1}):
+    for wrong in (
+        {"mode": "half"},
+        {"num_classes": 0},
+        {"label_smoothing": 1.0},
+        {"mixup_alpha": -1.0},
+        {"cutmix_minmax": 0.2},
+        {"seed": -1},
+    ):
         with pytest.raises(mx.MixError):
             Mixup(**wrong)
+    for samples in ([], [{"image": x[0], "label": 1}], list(x), "samples"):
+        with pytest.raises(mx.MixTypeError, match=r"expected samples \(image, target\)"):
+            FastCollateMixup(num_classes=4)(samples)
 
 
 def test_without_cutmix_other_arrays_will_do_and_bytes_too() -> None:
@@ -315,6 +342,7 @@ def test_labels_that_an_operator_needs_reach_it_and_none_need_be_there() -> None
         (MixUp(num_classes=3), (images(), torch.eye(CLASSES)[ids()]), "3"),
         (MixUp(num_classes=CLASSES), (images(), "label"), "labels are str"),
         (MixUp(num_classes=CLASSES), {"image": images()}, "labels are NoneType"),
+        (MixUp(num_classes=CLASSES), images(), "labels are NoneType"),
         (MixUp(num_classes=CLASSES), (images(), ids(5)), "rows"),
         (MixUp(num_classes=CLASSES), (images()[0], ids(3)), "after samples are collated"),
         (MixUp(num_classes=CLASSES), ("nothing", ids()), "no image"),

@@ -5,12 +5,16 @@ timm itself is not needed.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 import mixops as mx
 from mixops import MixTypeError, MixValueError, presets
 
+from ..bases import with_bases
 from ..collate import collate_for_mixing
 from ..shared import share_results
 from .draws import Draws
@@ -39,7 +43,7 @@ class Mixup:
         num_classes: C.
         multi_label: targets are rows (N, C), each number of which is smoothed towards ½.
         seed: of the draws, 0 ≤ seed < 2**64; None takes a word of torch's generator for each call, see ``Draws``.
-        inplace: False leaves x as it is and returns another tensor.
+        inplace: False leaves x as it is and returns another tensor; so it must be where x carries gradients.
         version: timm version whose geometry is meant, see ``presets.timm``.
 
     Raises:
@@ -87,11 +91,12 @@ class Mixup:
     @property
     def op(self) -> mx.Operator:
         """The operator that the attributes say now."""
+        minmax: Any = self.cutmix_minmax
         given: dict[str, Any] = {
             "mixup_alpha": self.mixup_alpha,
             "cutmix_alpha": self.cutmix_alpha,
             # A list may stand for the pair, as in a file of settings.
-            "cutmix_minmax": None if self.cutmix_minmax is None else tuple(self.cutmix_minmax),
+            "cutmix_minmax": tuple(minmax) if isinstance(minmax, list) else minmax,
             "prob": self.mix_prob,
             "switch_prob": self.switch_prob,
             "mode": self.mode,
@@ -129,6 +134,11 @@ class Mixup:
         return self.plan
 
     def _targets(self, target: Any, plan: Any, rows: int) -> Any:
+        if not np.ndim(target):
+            raise MixTypeError(
+                f"{type(self).__name__}: target is {type(target).__name__}, expected ids (N,) or rows (N, "
+                f"{self.num_classes})"
+            )
         if len(target) != rows:
             raise MixValueError(
                 f"{type(self).__name__}: {rows} images and {len(target)} targets, expected as many of both"
@@ -149,7 +159,8 @@ class FastCollateMixup(Mixup):
 
     Images are (C, H, W) arrays or tensors, uint8 as a rule, and stay so. A blend of uint8 is rounded from 16-bit
     weights: now and then a value differs by 1 from timm's, which rounds a float32. With ``seed`` the samples must carry
-    a key (``keyed``, ``KeyedBatchSampler``) if workers collate.
+    a key (``keyed``, ``KeyedBatchSampler``) if workers collate. Where timm is loaded when one is made, it is an
+    instance of timm's class too: ``loader.mixup_enabled = False`` of timm's loaders acts on those alone.
 
     Args:
         mixup_alpha: see Mixup, as for all others; mode "half" is not there.
@@ -164,6 +175,19 @@ class FastCollateMixup(Mixup):
         >>> tuple(images.shape), bool((soft.sum(1) - 1).max() < 1e-6)
         ((4, 3, 8, 8), True)
     """
+
+    _written: type[FastCollateMixup]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> FastCollateMixup:
+        """An instance that timm's loaders take for their own, if timm is loaded."""
+        timm = sys.modules.get("timm.data.mixup")
+        made: FastCollateMixup = object.__new__(cls if timm is None else with_bases(cls, (timm.FastCollateMixup,)))
+        made._written = cls
+        return made
+
+    def __reduce__(self) -> Any:
+        # The class of an instance may have no name to be found by in another process.
+        return self._written.__new__, (self._written,), vars(self)
 
     # timm's is a Mixup too, and is called otherwise.
     def __call__(  # type: ignore[override]
@@ -181,6 +205,9 @@ class FastCollateMixup(Mixup):
         """
         import torch  # samples become tensors where it is loaded
 
+        if not batch or any(not isinstance(sample, (tuple, list)) or len(sample) < 2 for sample in batch):
+            got = ", ".join(sorted({type(sample).__name__ for sample in batch})) or "no sample"
+            raise MixTypeError(f"{type(self).__name__}: got {got}, expected samples (image, target)")
         share_results()
         layout = "b c h w"
         rows, target, *_rest = collate_for_mixing(batch, {0: mx.Field(layout)})

@@ -33,7 +33,7 @@ class BatchMix(torch.nn.Module):
 
     Args:
         op: the operator; it draws on the extents of the first image.
-        num_classes: C, needed for labels that are ids.
+        num_classes: C, needed for labels that are ids; floats (N,) without it are numbers to regress on, and blend.
         labels_getter: "default" (the second input if it is a tensor, else its entry "labels", or one with "label" in
             its name), a function of the input, or None: there are no labels.
         smoothing: label smoothing in [0, 1).
@@ -184,11 +184,13 @@ class CutMix(BatchMix):
 
 
 def _default_labels(given: Any) -> Any:
-    """Where torchvision looks for labels."""
+    """Where torchvision looks for labels; None where there are none, an image alone among them."""
     if isinstance(given, (tuple, list)):
         given = given[1] if len(given) > 1 else None
+        if not isinstance(given, Mapping):
+            return given
     if not isinstance(given, Mapping):
-        return given
+        return None
     names = [name for name in given if isinstance(name, str)]
     exact = [name for name in names if name.lower() == "labels"]
     found = exact or [name for name in names if "label" in name.lower()]
