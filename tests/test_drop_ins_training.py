@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,8 @@ def vit() -> Any:
     )
 
 
-def hf_trainer(folder: Path, mixing: Any, model: Any = None, loss: Any = "its", **options: Any) -> Any:
-    data = [{"pixel_values": x, "labels": int(y)} for x, y in zip(X, Y, strict=True)]
+def hf_trainer(folder: Path, mixing: Any, model: Any = None, loss: Any = "its", labels: Any = Y, **options: Any) -> Any:
+    data = [{"pixel_values": x, "labels": y} for x, y in zip(X, labels, strict=True)]
     settings: dict[str, Any] = {
         "per_device_train_batch_size": SIZE,
         "num_train_epochs": 2,
@@ -164,6 +165,10 @@ class Named(torch.nn.Module):
         return {"logits": self.net(pixel_values)}
 
 
+def named_trainer(folder: Path, mixing: Any, **options: Any) -> Any:
+    return hf_trainer(folder, mixing, Named(), **{"label_names": ["labels"], "max_steps": 2, **options})
+
+
 def hooks(model: Any) -> int:
     return len(model._forward_pre_hooks)
 
@@ -179,6 +184,52 @@ def test_the_trainer_learns_what_a_plain_loop_does_and_evaluates_unmixed(tmp_pat
         plain = F.cross_entropy(looped.eval()(X[:8]).logits, Y[:8]).item()
     assert trainer.evaluate()["eval_loss"] == pytest.approx(plain, rel=1e-4)
     assert hooks(trainer.model) == 0
+
+
+def test_labels_that_are_rows_weigh_as_their_ids_do(tmp_path: Path) -> None:
+    rows = torch.eye(CLASSES)[Y].long()
+    trainers = [named_trainer(tmp_path, huggingface.ImageMixing(OP, seed=7), labels=labels) for labels in (Y, rows)]
+    for trainer in trainers:
+        trainer.train()
+    assert close(*(weights(trainer.model) for trainer in trainers))
+    assert trainers[1].evaluate()["eval_loss"] == pytest.approx(trainers[0].evaluate()["eval_loss"], rel=1e-5)
+
+
+def test_a_row_without_a_label_is_not_learnt_from_and_not_counted(tmp_path: Path) -> None:
+    labels = Y.clone()
+    labels[1] = -100
+    trainer = named_trainer(tmp_path, huggingface.ImageMixing(OP, seed=7), labels=labels, max_steps=1)
+    trainer.train()
+    model, (x, _) = network(), pieces()[0]
+    plan = drawn(0, 0, x)
+    soft = mx.soft_targets(labels[:SIZE], plan, CLASSES, ignore_index=-100)
+    (F.cross_entropy(model(mx.mix(x, plan, "b c h w")), soft, reduction="sum") / (SIZE - 1)).backward()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert close(weights(trainer.model.net), weights(model))
+
+
+def test_a_model_that_the_trainer_compiles_learns_the_same(tmp_path: Path) -> None:
+    mixing = huggingface.ImageMixing(OP, seed=7)
+    trainers = [
+        named_trainer(tmp_path, mixing),
+        named_trainer(tmp_path, mixing, torch_compile=True, torch_compile_backend="eager"),
+    ]
+    for trainer in trainers:
+        trainer.train()
+    assert close(*(weights(trainer.model) for trainer in trainers))
+
+
+def test_the_plan_of_a_step_that_broke_off_is_not_that_of_an_evaluation(tmp_path: Path) -> None:
+    def interrupted(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+        raise KeyboardInterrupt
+
+    mixing = huggingface.ImageMixing(OP, seed=7)
+    trainer = named_trainer(tmp_path, mixing, loss=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.compute_loss_func = mixing.loss
+    plain = F.cross_entropy(network()(X[:8]), Y[:8]).item()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(plain, rel=1e-5)
 
 
 def test_accumulated_batches_weigh_as_one_and_have_plans_of_their_own(tmp_path: Path) -> None:
@@ -201,7 +252,7 @@ def test_accumulated_batches_weigh_as_one_and_have_plans_of_their_own(tmp_path: 
 
 
 def test_a_resumed_trainer_draws_on(tmp_path: Path) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 4, "remove_unused_columns": False}
+    saving = {"save_strategy": "steps", "save_steps": 4, "label_names": ["labels"]}
     whole = hf_trainer(tmp_path, huggingface.ImageMixing(OP, seed=7), Named(), **saving)
     whole.train()
     again = hf_trainer(tmp_path, pickle.loads(pickle.dumps(huggingface.ImageMixing(OP, seed=7))), Named(), **saving)
@@ -219,7 +270,7 @@ def test_a_trainer_that_would_not_learn_from_the_mixing_is_refused(tmp_path: Pat
     assert hooks(model) == 0
     with pytest.raises(mx.MixError, match=r"ImageMixing\(smoothing=\.\.\.\)"):
         hf_trainer(tmp_path, mixing, label_smoothing_factor=0.1).train()
-    with pytest.raises(mx.MixError, match="remove_unused_columns=False"):
+    with pytest.raises(mx.MixError, match=r"label_names=\['labels'\]"):
         hf_trainer(tmp_path, mixing, Named()).train()
     with pytest.raises(mx.MixError, match="name the entry that holds the images"):
         hf_trainer(tmp_path, huggingface.ImageMixing(OP, seed=7, images="image")).train()
@@ -377,7 +428,7 @@ def learner(callback: Any, *more: Any, loss: Any = None, y: Any = Y, model: Any 
         loaders,
         network() if model is None else model,
         loss_func=CrossEntropyLossFlat() if loss is None else loss,
-        opt_func=lambda params, lr: fastai_optimizer(params, lr),
+        opt_func=fastai_optimizer,
         cbs=[callback, *more],
         train_bn=True,
     )
@@ -428,14 +479,49 @@ def test_numbers_to_regress_on_blend() -> None:
 class Stops(Callback):
     """Ends the fit in the middle of an epoch."""
 
-    def after_batch(self) -> None:
+    def __init__(self, event: str, error: type[BaseException]) -> None:
+        setattr(self, event, self.stop)
+        self.error = error
+
+    def stop(self) -> None:
         if self.training and self.iter == 2:
-            raise CancelFitException
+            raise self.error
 
 
-def test_a_fit_that_is_cancelled_has_its_loss_back() -> None:
-    loss = CrossEntropyLossFlat()
-    assert run(learner(fastai_.BatchMixing(OF_FASTAI, seed=7), Stops(), loss=loss)).loss_func is loss
+@pytest.mark.parametrize("event", ["after_pred", "after_loss", "after_batch"])
+@pytest.mark.parametrize("error", [CancelFitException, KeyboardInterrupt])
+def test_a_fit_that_is_cancelled_or_breaks_off_has_its_loss_back(event: str, error: type[BaseException]) -> None:
+    loss, stops = CrossEntropyLossFlat(), Stops(event, error)
+    one = learner(fastai_.BatchMixing(OF_FASTAI, seed=7), stops, loss=loss)
+    with suppress(KeyboardInterrupt):
+        run(one)
+    assert event == "after_pred" or one.loss_func is loss
+    one.remove_cb(stops)
+    one.model.load_state_dict(network().state_dict())
+    assert close(weights(run(one).model), weights(by_hand(network(), op=OF_FASTAI)))
+    assert one.loss_func is loss
+
+
+def test_a_learner_that_was_sent_elsewhere_validates_unmixed_and_goes_on() -> None:
+    one = run(learner(fastai_.BatchMixing(OF_FASTAI, seed=7)), 1)
+    again = pickle.loads(pickle.dumps(one))
+    with again.no_bar(), torch.no_grad():
+        plain = F.cross_entropy(again.model(X), Y).item()
+        assert again.validate()[0] == pytest.approx(plain, rel=1e-5)
+    assert close(*(weights(run(each, 1).model) for each in (one, again)))
+
+
+def test_a_loss_of_fastai_may_be_any_function_and_is_mixed_once() -> None:
+    def mean(logits: Any, y: Any) -> Any:
+        return F.cross_entropy(logits, y)
+
+    op = mx.Mixup(0.4)
+    one = run(learner(fastai_.BatchMixing(op, seed=7), loss=mean))
+    assert close(weights(one.model), weights(by_hand(network(), op=op)))
+    with pytest.raises(mx.MixError, match="one number for the batch"):
+        run(learner(fastai_.BatchMixing(OF_FASTAI, seed=7), loss=mean))
+    with pytest.raises(mx.MixError, match="expected one: choose by"):
+        run(learner(fastai_.BatchMixing(op, seed=7), fastai_.BatchMixing(op, seed=8)))
     for wrong in ({"op": "mixup"}, {"seed": -1}, {"layout": "NCHW"}):
         with pytest.raises(mx.MixError):
             fastai_.BatchMixing(**{"op": OF_FASTAI, "seed": 7, **wrong})

@@ -65,12 +65,16 @@ class BatchMixing:
         self._loss: Any = None
 
     def __reduce__(self) -> Any:
-        # The class of an instance has no name to be found by in another process.
-        return _again, (self.op, self.seed, self.layout)
+        # The class of an instance has no name to be found by in another process. The Learner goes along, as fastai's
+        # own callbacks take it: one that was exported asks it whether it trains.
+        return _again, (self.op, self.seed, self.layout), {**vars(self), "plan": None, "_loss": None}
 
-    def before_train(self) -> None:
-        """Put the loss of mixed targets in the place of the Learner's."""
-        self._loss, self.learn.loss_func = self.learn.loss_func, self._mixed_loss
+    def before_fit(self) -> None:
+        """Refuse a second one, whose loss would know nothing of the first."""
+        if sum(isinstance(one, BatchMixing) for one in self.learn.cbs) > 1:
+            raise MixValueError(
+                "BatchMixing: the Learner has two of them, expected one: choose by mx.OneOf([...]), or chain with |"
+            )
 
     def before_batch(self) -> None:
         """Mix the input, and targets that are floats."""
@@ -85,30 +89,30 @@ class BatchMixing:
         self.learn.xb = (mx.mix(bare, plan, self.layout).as_subclass(type(x)), *self.learn.xb[1:])
         self.plan = plan
 
+    def after_pred(self) -> None:
+        """Put the loss of both parents in the place of the Learner's, for the call that comes now."""
+        self._give_back()
+        if not self.learn.yb[0].is_floating_point():
+            self._loss, self.learn.loss_func = self.learn.loss_func, self._mixed_loss
+
     def _mixed_loss(self, logits: Any, y: Any) -> Any:
-        loss = self._loss
-        if not self.learn.training or self.plan is None or y.is_floating_point():
+        loss = self._give_back()  # before anything can fail: the Learner is left with its own
+        if not self.learn.training:
             return loss(logits, y)
         from fastai.layers import NoneReduce  # type: ignore[import-untyped]  # has no types of its own
 
+        assert self.plan is not None
         pair = mx.pair_targets(y.as_subclass(_tensor()), self.plan)
+        if not hasattr(loss, "reduction"):
+            return mx.mixed_loss(loss, logits, *pair)
         with NoneReduce(loss) as each:
             return mx.mixed_loss(lambda scores, labels: each(scores, labels), logits, *pair)
 
-    def after_train(self) -> None:
-        """Put the Learner's loss back."""
+    def _give_back(self) -> Any:
+        """The Learner's loss, in its place again."""
         if self._loss is not None:
             self.learn.loss_func, self._loss = self._loss, None
-
-    # A training may also be cancelled.
-
-    def after_cancel_train(self) -> None:
-        """Put the Learner's loss back."""
-        self.after_train()
-
-    def after_cancel_fit(self) -> None:
-        """Put the Learner's loss back."""
-        self.after_train()
+        return self.learn.loss_func
 
 
 def _tensor() -> Any:

@@ -18,6 +18,8 @@ from ..plan_collate import check_drawing
 from ..saliency import logits_of
 
 _LAYOUT = "b c h w"
+#: The id that says "no label" to the Trainer, which does not count it, and to cross entropy.
+_IGNORED = -100
 
 
 class ImageMixing:
@@ -88,7 +90,11 @@ class ImageMixing:
                 "expected one process for each, torchrun or accelerate launch"
             )
         self.remove()
-        self._hook = model.register_forward_pre_hook(self._before, with_kwargs=True)
+        import torch
+
+        # torch.compile would trace the drawing.
+        before: Any = torch.compiler.disable(self._before)  # type: ignore[no-untyped-call]  # of torch
+        self._hook = model.register_forward_pre_hook(before, with_kwargs=True)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         """Note where the training stands; the batches of an accumulated step are counted by the model's calls."""
@@ -107,6 +113,7 @@ class ImageMixing:
 
     def _before(self, model: Any, args: Any, given: dict[str, Any]) -> Any:
         """Mix the images that the model is called with."""
+        self.plan = None  # that of a batch whose loss was never asked for
         if not model.training or self._place is None:
             return None
         if given.get("labels") is not None:
@@ -136,8 +143,9 @@ class ImageMixing:
 
         Args:
             outputs: of the model, with logits (N, C).
-            labels: (N,) class ids or (N, C) rows.
-            num_items_in_batch: rows of all batches of the step, to divide the sum by; None: the mean.
+            labels: (N,) class ids, of which -100 says that there is none, or (N, C) rows.
+            num_items_in_batch: numbers that the labels of the step consist of, as the Trainer counts them: its rows, or
+                C times as many. The sum is divided by the rows; None: the mean.
 
         Returns:
             A scalar tensor.
@@ -149,13 +157,18 @@ class ImageMixing:
         if labels is None:
             raise MixTypeError(
                 "ImageMixing: the batch has no labels, expected an entry 'labels' of ids (N,); for a model whose "
-                "forward does not name them TrainingArguments(remove_unused_columns=False) keeps them"
+                "forward does not name them TrainingArguments(label_names=['labels']) keeps them, in evaluation too"
             )
+        ids = labels.ndim == 1
+        each = 1 if ids else labels.shape[1]
         if plan is not None:
-            labels = mx.soft_targets(labels, plan, logits.shape[1], self.smoothing)
+            ignored = _IGNORED if ids else None
+            labels = mx.soft_targets(labels, plan, logits.shape[1], self.smoothing, ignore_index=ignored)
+        elif not ids:
+            labels = labels.float()
         if num_items_in_batch is None:
             return F.cross_entropy(logits.float(), labels)
-        return F.cross_entropy(logits.float(), labels, reduction="sum") / num_items_in_batch
+        return F.cross_entropy(logits.float(), labels, reduction="sum") * each / num_items_in_batch
 
 
 def _again(op: mx.Operator, seed: int, smoothing: float, images: str) -> ImageMixing:
