@@ -2,7 +2,8 @@
 
 A plan is registered when the first one is made after ``import jax``, or by ``import mixops.jax``. Its arrays are the
 leaves. What is not a leaf is the same from draw to draw: the extents, whether donors lie elsewhere than their boxes,
-whether there is noise, and the layer: one compilation serves a training run, and one more each layer that is mixed at.
+whether there is noise, whether rows leave their places, and the layer: one compilation serves a training run, and one
+more each layer that is mixed at.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from .constant import is_ascending
 from .fills import Fills
 from .plan import Plan
 from .sequence import PlanSequence
@@ -28,19 +30,21 @@ class Form(NamedTuple):
         shifted: do donors lie elsewhere than their boxes?
         noisy: may a fill be noise?
         layer: module whose output is mixed.
+        moved: does a row start from another row of the source than that of its own place?
     """
 
     shape: tuple[int, ...]
     shifted: bool
     noisy: bool
     layer: str | None
+    moved: bool
 
 
 def form_of(plan: Plan) -> Form:
     """The form of a plan."""
     if plan.form is not None:
         return plan.form
-    return Form(plan.shape, plan.donor is not plan.box, plan.fills.noisy, plan.layer)
+    return Form(plan.shape, plan.donor is not plan.box, plan.fills.noisy, plan.layer, not is_ascending(plan.base))
 
 
 def leaves(plan: Plan) -> list[Any]:
@@ -69,7 +73,9 @@ def plan_of(form: Form, arrays: Any) -> Plan:
 
 def _words(key: np.ndarray) -> np.ndarray:
     """(F, 2) uint32: low and high word of each key."""
-    return np.stack([key & np.uint64(0xFFFFFFFF), key >> np.uint64(32)], -1).astype(np.uint32)
+    words = np.empty((len(key), 2), np.uint32)
+    words[:, 0], words[:, 1] = key & np.uint64(0xFFFFFFFF), key >> np.uint64(32)
+    return words
 
 
 def put(plan: Plan, given: dict[str, Any]) -> Plan:

@@ -131,6 +131,19 @@ def test_the_tail_lists_and_rows_of_a_source_in_compiled_code(dtype: str) -> Non
     expected.check(np.asarray(optimised(lambda x, p: mx.mix(x, p, "b h w c", to=to), samples, plan)))
 
 
+def test_rows_are_gathered_only_where_they_leave_their_places() -> None:
+    whole = drawn("CutMix-sample", IMAGES, "b c h w")
+    some = jax.tree.map(lambda leaf: leaf[:2] if len(leaf) == 4 else leaf, whole)
+    plans = {"all": whole, "turned": whole[::-1], "of others": whole.on([1, 1, 0, 3]), "leaves of some rows": some}
+    gathers = {}
+    for name, plan in plans.items():
+        mixed = optimised(lambda x, p: mx.mix(x, p, "b c h w"), jnp.array(IMAGES), plan)
+        naive.mix(IMAGES, whole[:2] if plan is some else plan, "b c h w").check(np.asarray(mixed))
+        gathers[name] = str(jax.make_jaxpr(lambda p: mx.mix(IMAGES, p, "b c h w", fill=0))(plan)).count("= gather[")
+    assert set(gathers.values()) == {gathers["all"], gathers["all"] + 1}
+    assert [name for name in gathers if gathers[name] == gathers["all"]] == ["all"]
+
+
 @pytest.mark.parametrize("kind", ["discrete", "valid"])
 def test_ids_and_masks_in_compiled_code(kind: str) -> None:
     x = data("uint8", (5, 21)) > 127

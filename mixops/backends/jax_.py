@@ -44,15 +44,16 @@ def run(job: Job) -> Any:
     x = job.x
     if isinstance(x, (list, tuple)):
         x = jnp.stack([jnp.asarray(sample) for sample in x], names.index("b"))
-    form, noisy = form_of(plan), form_of(plan).noisy and job.kind == "continuous"
+    form = form_of(plan)
+    noisy = form.noisy and job.kind == "continuous"
     # The numbers of the tail are arguments too: other statistics compile nothing anew.
     wide = "float64" if to is not None and to.dtype == "float64" else "float32"
     affine = [] if to is None or to.dtype == "uint8" else [a.astype(wide) for a in to.affine(str(x.dtype))]
     tail = None if to is None else (parse_layout(to.layout), to.dtype)
-    return _mixed(x, leaves(plan), affine, names, job.kind, tail, form.shape, noisy)
+    return _mixed(x, leaves(plan), affine, names, job.kind, tail, form.shape, noisy, form.moved)
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5, 6, 7), inline=True)
+@partial(jax.jit, static_argnums=(3, 4, 5, 6, 7, 8), inline=True)
 def _mixed(
     source: Any,
     plan: list[Any],
@@ -62,11 +63,12 @@ def _mixed(
     tail: tuple[tuple[str, ...], str] | None,
     shape: tuple[int, ...],
     noisy: bool,
+    moved: bool,
 ) -> Any:
     batch = names.index("b")
     x = jnp.moveaxis(source, batch, 0)
     rest = tuple(n for n in names if n != "b")
-    result = jnp.moveaxis(_painted(x, plan, rest, kind, bool(affine), shape, noisy), 0, batch)
+    result = jnp.moveaxis(_painted(x, plan, rest, kind, bool(affine), shape, noisy, moved), 0, batch)
     if tail is None:
         return result.astype(source.dtype)
     if affine:
@@ -76,11 +78,19 @@ def _mixed(
 
 
 def _painted(
-    x: Any, plan: list[Any], rest: tuple[str, ...], kind: str, tail: bool, shape: tuple[int, ...], noisy: bool
+    x: Any,
+    plan: list[Any],
+    rest: tuple[str, ...],
+    kind: str,
+    tail: bool,
+    shape: tuple[int, ...],
+    noisy: bool,
+    moved: bool,
 ) -> Any:
     """The rows of the plan, patch upon patch, the batch axis first."""
     base, partner, box, opacity, _, *fills = plan
-    row = _take(x, base)
+    # A second gather beside that of the donors can cost as much as all the rest: compilers then use no vectors.
+    row = _take(x, base) if moved or len(x) != len(base) else x
     if kind == "continuous" and (str(x.dtype) in _HALVES or (tail and not jnp.issubdtype(x.dtype, jnp.floating))):
         row = row.astype(jnp.float32)
     for k in range(partner.shape[1]):
@@ -109,7 +119,7 @@ def _painted(
 
 
 def _blended(row: Any, value: Any, share: Any) -> Any:
-    """(1 - share)·row + share·value; bytes in whole numbers."""
+    """(1 - share)·row + share·value, where the share is more than 0; bytes in whole numbers."""
     if row.dtype == jnp.uint8:
         q = jnp.round(share * 65536).astype(jnp.uint32)
         return (((65536 - q) * row + q * value + 32768) >> 16).astype(jnp.uint8)
@@ -117,7 +127,7 @@ def _blended(row: Any, value: Any, share: Any) -> Any:
     none, whole = share == 0, share == 1
     share = share.astype(row.dtype)
     mixed = (1 - share) * jnp.where(whole, 0, row) + share * jnp.where(none, 0, value)
-    return jnp.where(none, row, jnp.where(whole, value, mixed))
+    return jnp.where(whole, value, mixed)
 
 
 def _shifted(value: Any, moves: Any, rest: tuple[str, ...], rank: int) -> Any:
