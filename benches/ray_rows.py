@@ -1,6 +1,6 @@
 """Rows a second and core of a corpus mixed by Ray, and by the plain loop; Parquet in and Parquet out in both.
 
-    python benches/ray_rows.py [--rounds N] [--rows N] [--out FILE]
+    python benches/ray_rows.py [--rounds N] [--rows N] [--out FILE] [--tiny]
 
 Both write the same files, whose bytes are compared. Starting Ray is told apart: it is paid once.
 """
@@ -35,13 +35,15 @@ OUT = Path(__file__).parent / "results" / "ray_rows.json"
 COUNTS = ("rounds", "rows")
 #: Of the plain loop's rows a second and core.
 AIM = 0.5
+# For each core: the same number on each, and some tens of thousands of sentences in one, as a large corpus would have.
+SHARDS = 4
 METHOD = {
     "plain": "rows a second of mix_corpus(engine='local'): one process, one thread",
     "Ray, 1": "rows a second of mix_corpus(engine='ray') on a Ray that is running, with one worker",
     "Ray, all": "rows a second and core of the same with a worker for each core, which Ray's own work shares",
+    "shards": f"{SHARDS} for each core; each costs Ray some time of its own, whatever is in it",
     "aim": f"Ray, 1 and Ray, all are at least {AIM} of the plain loop",
 }
-SHARDS = 16  # for each core: what is left over at the end weighs little
 
 
 def corpora(rows: int) -> dict[str, tuple[pa.Table, mx.Operator, dict[str, Any], int]]:
@@ -92,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parquet.write_table(table, source, row_group_size=shard)
             rates: dict[int, list[float]] = {workers: [] for workers in (0, 1, cores)}
             digests = set()
-            for i in range(given.rounds + 1):  # the first warms up: kernels, workers, the files in memory
+            # The first warms up: kernels, workers, the files in memory. A tiny run says nothing of speed.
+            for i in range(given.tiny, given.rounds + 1):
                 for workers, held in rates.items():
                     out = Path(folder) / f"{len(rows)}-{i}-{workers}"
                     seconds, digest = timed(workers, source, out, op, fields, group, shard)

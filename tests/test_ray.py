@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import benching  # noqa: F401
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -22,6 +24,9 @@ from mixops.pipelines.corpus.grouped import GroupMixer
 from mixops.pipelines.corpus.mixing import RECORD, mix_corpus
 
 import mixops as mx
+
+# After benching, which puts the folder of benchmarks on the path.
+import ray_rows  # isort: skip
 
 # What Ray warns of is Ray's own use of things; warnings of mixops are errors here as everywhere.
 pytestmark = [
@@ -65,6 +70,46 @@ def test_ray_writes_the_very_files(workers: int, ray: Any, images: Path, tmp_pat
     assert steps[0] == (0, 600)
     assert steps[-1] == (600, 600)
     assert len(steps) == 11
+
+
+def test_an_error_of_the_caller_ends_the_work_on_ray(ray: Any, images: Path, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(written: int, wanted: int) -> None:
+        if written:
+            raise Stopped
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = True
+    try:
+        with pytest.raises(Stopped) as held:
+            mixed(images, tmp_path / "ray", engine="ray", workers=1, progress=stop)
+        assert context.enable_progress_bars, f"what was changed for the run is as before while {held} is looked at"
+    finally:
+        context.enable_progress_bars = False
+    assert mixed(images, tmp_path / "ray").rows == 600
+
+
+def test_the_benchmark_runs_and_tells_every_corpus(ray: Any, tmp_path: Path) -> None:
+    out = tmp_path / "ray_rows.json"
+    assert ray_rows.main(["--tiny", "--out", str(out)]) == 0
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["command"] == "python benches/ray_rows.py --rounds 1 --rows 2000 --tiny"
+    assert [row["rows"] for row in written["rows"]] == [250, 2000]
+    for row in written["rows"]:
+        assert min(row["plain"], row["one"], row["all"]) > 0
+        assert row["met"] is (min(row["one"], row["all"]) >= ray_rows.AIM * row["plain"])
+        assert f"| {row['name']} |" in out.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_the_benchmark_refuses_engines_that_write_other_files(
+    ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_rows, "timed", lambda workers, *given: (1.0, str(workers)))
+    assert ray_rows.main(["--tiny", "--out", str(tmp_path / "none.json")]) == 1
+    assert "the engines wrote different files" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def killed_once(flag: Path, scores: Callable[[dict[str, list[Any]]], Any]) -> Callable[[dict[str, list[Any]]], Any]:
@@ -113,7 +158,12 @@ def test_a_ray_dataset_gives_the_rows_of_the_files(ray: Any, tmp_path: Path) -> 
     for batch in mix_dataset(shuffled, mixer, partitions=3).iter_batches(batch_size=None, batch_format="pyarrow"):
         found += [str(row) for row in plain(batch)]
     assert sorted(found) == rows_of(tmp_path / "local")
-    for wrong, said in (([1], "expected a ray.data.Dataset"), (ray.data.range(3), "no column 'row' of row ids")):
+    named = ray.data.from_items([{"row": 0, "mix_group": 1}])
+    for wrong, said in (
+        ([1], "expected a ray.data.Dataset"),
+        (ray.data.range(3), "no column 'row' of row ids"),
+        (named, "the rows have a column 'mix_group'"),
+    ):
         with pytest.raises(mx.MixError, match=said):
             mix_dataset(wrong, mixer)
     mixer = GroupMixer(mx.Mixup(), {"x": mx.Field("b d")})
