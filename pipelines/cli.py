@@ -32,10 +32,12 @@ def main(args: list[str] | None = None) -> int:
     try:
         from .corpus.command import corpus_commands
         from .text.__main__ import train_command  # it needs run_command, and so comes after this module
+        from .trying.command import try_operators
     except KeyboardInterrupt:  # loading takes most of a second
         return _complain("mixops", "stopped", 130)
     commands.add_command(corpus_commands, "corpus")
     commands.add_command(train_command, "text")
+    commands.add_command(try_operators, "try")
     return run_command(commands, "mixops", args)
 
 
@@ -71,7 +73,7 @@ def _complain(name: str, message: str, code: int = 2) -> int:
     return code
 
 
-def _ending(*endings: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+def path_ending(*endings: str) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
     """A check, before any work is done, of a path to write: its ending is one of these and its folder is there."""
 
     def check(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
@@ -93,14 +95,14 @@ _SEED = click.IntRange(min=0, max=(1 << 64) - 1)
 
 @commands.command()
 @click.argument("words", metavar="[OP] IMAGES...", nargs=-1, required=True)
-@click.option("-o", "--out", type=_FILE, callback=_ending(".png"), default="preview.png", help="Picture to write.")
+@click.option("-o", "--out", type=_FILE, callback=path_ending(".png"), default="preview.png", help="Picture to write.")
 @click.option(
     "--size", type=click.IntRange(8, 4096), show_default="224, or the plan's", help="Side of a tile in pixels."
 )
 @click.option("--rows", type=_COUNT, default=3, help="Draws to show.")
 @click.option("--columns", type=_COUNT, default=6, help="Most tiles side by side.")
 @click.option("--seed", type=_SEED, default=0, help="Of the draws; the same seed, the same picture.")
-@click.option("--plan", "save", type=_FILE, callback=_ending(".npz"), help="Also save what was drawn.")
+@click.option("--plan", "save", type=_FILE, callback=path_ending(".npz"), help="Also save what was drawn.")
 @click.option("--like", type=_FILE, help="Replay a saved plan; leave OP out.")
 def preview(
     words: tuple[str, ...],
@@ -150,7 +152,7 @@ def preview(
 @click.option("--batch", type=_COUNT, default=16, help="Rows of one batch.")
 @click.option("--size", type=click.IntRange(1, 1 << 20), default=224, help="Side of the images.")
 @click.option("--seed", type=_SEED, default=0, help="Of the draws.")
-@click.option("-o", "--out", type=_FILE, callback=_ending(".png", ".svg", ".pdf"), default="lam.png")
+@click.option("-o", "--out", type=_FILE, callback=path_ending(".png", ".svg", ".pdf"), default="lam.png")
 def plot(op: str, n: int, batch: int, size: int, seed: int, out: Path) -> None:
     """Plot the distribution of λ and of the label weights that OP draws."""
     from .plots import sample_shares, shares_figure

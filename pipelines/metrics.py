@@ -97,12 +97,14 @@ def calibration_error(probs: Any, labels: Any, bins: int = 15) -> float:
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def paired_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+def paired_interval(differences: np.ndarray, level: float = 0.95, *, least: float = 0.0) -> tuple[float, float, float]:
     """The mean of paired differences and its t-interval: d ± t(n - 1)·s/√n.
 
     Args:
         differences: (n,) floats, one for each pair, n of 2 or more.
         level: share of the t-distribution that the interval holds, between 0 and 1.
+        least: that the standard deviation s is taken to be, 0 or more: what is measured in steps may agree by chance,
+            and is not known better than to a step.
 
     Returns:
         (mean, low, high).
@@ -120,7 +122,7 @@ def paired_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float
     if n < 2:
         raise MixValueError(f"paired_interval: {n} difference, expected 2 or more: one has no spread")
     mean = float(differences.mean())
-    half = float(t.ppf((1 + level) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n))
+    half = float(t.ppf((1 + level) / 2, n - 1) * max(differences.std(ddof=1), least) / np.sqrt(n))
     return mean, mean - half, mean + half
 
 

@@ -14,6 +14,7 @@ from ..adapters import arrays
 from ..collate import MixCollator
 from ..keyed_data import keyed
 from ..keys import KeyedBatchSampler
+from ..small_net import small_network
 from ..sources import digits
 
 #: Few training images, so that there is something to gain; the other 1,497 of 1,797 are the test set.
@@ -97,7 +98,7 @@ class _Run:
             persistent_workers=workers > 0,
         )
         torch.manual_seed(seed)
-        self.net = _network()
+        self.net: Any = small_network((1, 8, 8), 10)
         self.criterion = mx.SoftCrossEntropy()
         self.optimizer = torch.optim.AdamW(self.net.parameters(), LEARNING_RATE, weight_decay=0.05)
         steps = epochs * len(self.loader)
@@ -129,14 +130,3 @@ class _Run:
         with torch.no_grad():
             guess = self.net(torch.from_numpy(images).float() / 255).argmax(1).numpy()
         return float((guess == labels).mean())
-
-
-def _network() -> Any:
-    from torch import nn
-
-    def block(a: int, b: int) -> list[nn.Module]:
-        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-
-    return nn.Sequential(
-        *block(1, 16), nn.MaxPool2d(2), *block(16, 32), *block(32, 32), nn.Flatten(), nn.Linear(32 * 16, 10)
-    )

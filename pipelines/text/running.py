@@ -70,7 +70,7 @@ def logits_of(owner: str, output: Any, shape: tuple[int, int]) -> Any:
     if found != shape:
         raise MixTypeError(
             f"{owner}: the network put out {type(output).__name__}{f' of shape {found}' if found else ''}, expected "
-            f"logits of shape {shape}, one for each sentence and class, or an object that has them as .logits"
+            f"logits of shape {shape}, one for each row and class, or an object that has them as .logits"
         )
     return logits
 
