@@ -135,14 +135,21 @@ class _SharedPass(_Pass):
             status = _END
         except Exception as raised:  # the others must hear of it: they would wait for this rank
             error, status = raised, _FAILED
-        counts = self._agreed(status, part, error)
+        try:
+            counts = self._agreed(status, part, error)
+            mixed = None if part is None else _mixed(part, counts, self._ranks, owner)
+        except BaseException:
+            owner._failed(self._token, self._step)
+            raise
         if part is None:
             self._ended = True
             owner._end_pass(self._token)
             raise StopIteration
-        mixed = _mixed(part, counts, self._ranks, owner)
         owner._delivered(self._token, part.key.step + 1)
         return mixed
+
+    def _counts_what_came(self) -> bool:
+        return False  # a batch that fails on one rank takes its number with it on all
 
     def _part(self) -> _Part:
         """Read this rank's next batch, and find all in it that can be wrong with it."""

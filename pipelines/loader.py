@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import mixops as mx
 from mixops import MixError, MixTypeError, MixValueError
 
+from .any_loader import forget_place, has_state, iter_once, shuffles, sized, tell_epoch
 from .collate import check_mixing, draw_plan, mix_with_plan
 from .keys import BatchKey, KeyedBatchSampler, process_place
 from .passes import Passes
@@ -25,13 +26,16 @@ class MixLoader(Passes):
     """Iterate over a loader and mix every batch; the plan depends on (seed, epoch, step, rank) alone.
 
     Every pass is the next epoch, from 0; it begins when its first batch is asked for. The loader's own ``set_epoch``,
-    or that of its sampler, is told the epoch. In distributed training the rank is that of the KeyedBatchSampler
-    underneath, else torch.distributed's.
+    or that of its sampler, or of its data set, is told the epoch. In distributed training the rank is that of the
+    KeyedBatchSampler underneath, else torch.distributed's.
 
     Resuming goes, in this order: through a KeyedBatchSampler underneath (only the remaining samples are read); through
     the loader's own state_dict (StatefulDataLoader; for torchdata.nodes, ``mixops.pipelines.nodes`` draws inside the
     graph and is exact at the end of an epoch too); else by reading and dropping the batches that were delivered, which
     is right for loaders that repeat their order. A DataLoader that shuffles by itself does not and is refused.
+
+    A state counts the batches that were delivered: the one that fails is the next one of a resumed loader. A loader's
+    own state is behind a batch that came and could not be mixed, so there it counts too.
 
     With ``device`` the batches come on that device, mixed there: each is copied on a stream of its own while the one
     before is worked on, and no call waits for the device. For that one batch is read ahead of the one that is asked
@@ -82,7 +86,7 @@ class MixLoader(Passes):
     ) -> None:
         if not hasattr(loader, "__iter__"):
             raise MixTypeError(f"MixLoader: loader is {type(loader).__name__}, expected an iterable of batches")
-        if _iter_once(loader):
+        if iter_once(loader):
             raise MixTypeError(
                 f"MixLoader: {type(loader).__name__} can be iterated only once, and each epoch needs a pass: pass a "
                 "loader, a list, or an object whose __iter__ starts anew"
@@ -91,8 +95,10 @@ class MixLoader(Passes):
         super().__init__(training)
         self.loader, self.op, self.fields, self.seed = loader, op, dict(fields), seed
         self.plan_key, self.to, self.device = plan_key, dict(to or {}), device
-        self._restored = False
+        # Of a loader with a state of its own: what to tell in its place; was it given one that no pass has taken up;
+        # is the next pass to begin at the start, wherever it stands?
         self._held: Any = None
+        self._given, self._anew = False, False
         self._open: Callable[[], Lane] | None = None
         if device is not None:
             self._open = _lane_to(device)
@@ -130,8 +136,9 @@ class MixLoader(Passes):
         sampler = self._sampler()
         if sampler is not None:
             state["sampler"] = sampler.state_dict(self._step, epoch=self._epoch)
-        elif _has_state(self.loader):
-            state["loader"] = self.loader.state_dict() if self._held is None else copy.deepcopy(self._held)
+        elif has_state(self.loader):
+            held = self._loader_state() if self._held is None else copy.deepcopy(self._held)
+            state["loader"] = None if self._anew else held
         return state
 
     def load_state_dict(self, state: Any) -> None:
@@ -145,7 +152,8 @@ class MixLoader(Passes):
         self._refuse_shuffled(step)
         sampler, kind = self._sampler(), state["kind"]
         part = {"keyed": "sampler", "stateful": "loader"}.get(kind)
-        if part is not None and not isinstance(state.get(part), Mapping):
+        anew = kind == "stateful" and not step and state.get("loader", part) is None
+        if part is not None and not anew and not isinstance(state.get(part), Mapping):
             raise MixValueError(
                 f"MixLoader: state of kind {kind!r} lacks {part!r}; expected what state_dict() returned"
             )
@@ -155,10 +163,13 @@ class MixLoader(Passes):
             if (state["sampler"].get("epoch"), state["sampler"].get("step")) != (epoch, step):
                 raise MixValueError("MixLoader: the state and its sampler name different places: it has been edited")
             sampler.load_state_dict(state["sampler"])
-        elif part is not None:
-            self.loader.load_state_dict(state["loader"])
+        elif part is not None and not anew:
+            self.loader.load_state_dict(copy.deepcopy(state["loader"]))
+            self._given = True
         self._put(epoch, step)
-        self._restored = kind == "stateful"
+        self._anew = anew
+        # Until the next pass begins the loader itself may tell of the last one.
+        self._held = copy.deepcopy(state["loader"]) if kind == "stateful" else None
 
     # -- the loader underneath -----------------------------------------------------------------------------------
 
@@ -167,16 +178,16 @@ class MixLoader(Passes):
         return sampler if isinstance(sampler, KeyedBatchSampler) else None
 
     def _identity(self) -> dict[str, Any]:
-        kind = "keyed" if self._sampler() is not None else "stateful" if _has_state(self.loader) else "plain"
+        kind = "keyed" if self._sampler() is not None else "stateful" if has_state(self.loader) else "plain"
         # A KeyedBatchSampler holds its own state against its batches, whose number changes with that of the ranks.
-        sized = kind != "keyed" and hasattr(type(self.loader), "__len__") and _sized(self.loader)
-        batches = len(self.loader) if sized else None
+        counted = kind != "keyed" and hasattr(type(self.loader), "__len__") and sized(self.loader)
+        batches = len(self.loader) if counted else None
         data = getattr(self.loader, "dataset", None)
         length = len(data) if data is not None and hasattr(data, "__len__") else None
         return {"seed": self.seed, "kind": kind, "length": length, "batches": batches}
 
     def _refuse_shuffled(self, step: int) -> None:
-        if not step or self._sampler() is not None or _has_state(self.loader) or not _shuffles(self.loader):
+        if not step or self._sampler() is not None or has_state(self.loader) or not shuffles(self.loader):
             return
         raise MixValueError(
             f"MixLoader: this DataLoader shuffles by itself, so the {step} batches of epoch {self._epoch} that were "
@@ -186,30 +197,49 @@ class MixLoader(Passes):
 
     def _put(self, epoch: int, step: int) -> None:
         super()._put(epoch, step)
-        self._restored, self._held = False, None
+        self._held = None
+
+    def _leave(self, epoch: int) -> None:
+        super()._leave(epoch)
+        self._anew = True
+
+    def _stateful(self) -> bool:
+        """Is the loader resumed through its own state?"""
+        return self._sampler() is None and has_state(self.loader)
 
     def _loader_state(self) -> Any:
         """The loader's own state as it is now, if it is resumed through that."""
-        if self._sampler() is not None or not _has_state(self.loader):
-            return None
-        return copy.deepcopy(self.loader.state_dict())
+        return copy.deepcopy(self.loader.state_dict()) if self._stateful() else None
 
     def _hold(self, token: object, state: Any) -> None:
         """The loader is ahead of the pass of this token, whose place in it is this."""
         if self._running is token:
             self._held = state
 
-    def _source(self) -> tuple[Iterator[Any], int]:
-        """The loader's iterator for the pass that begins, and how many batches, delivered before, it brings again."""
+    def _failed(self, token: object, step: int) -> None:
+        """The pass goes on with batch ``step``. A loader with a state of its own is there already."""
+        if self._stateful():
+            self._hold(token, None)
+            self._delivered(token, step)
+
+    def _source(self) -> Iterator[Any]:
+        """The loader's iterator for the pass that begins, behind the batches that were delivered before."""
         sampler, skip = self._sampler(), 0
         if sampler is not None:
             sampler.seek(self._epoch, self._step)
-        elif not self._restored:
-            _tell_epoch(self.loader, self._epoch)
+        elif self._anew or not self._given:
+            if self._given:
+                forget_place(self.loader, self._epoch)
+            tell_epoch(self.loader, self._epoch)
             skip = self._step
+        else:
+            tell_epoch(self.loader, self._epoch, given=True)
         source = iter(self.loader)
-        self._restored = False
-        return source, skip
+        for _ in range(skip):
+            with suppress(Exception):  # it was raised when that batch had its turn
+                next(source, None)
+        self._given, self._anew, self._held = False, False, None
+        return source
 
     def _rank(self) -> int:
         sampler = self._sampler()
@@ -235,36 +265,48 @@ class _Pass:
         except StopIteration:
             owner._end_pass(self._token)
             raise
+        try:
+            mixed = self._mix(key, batch)
+        except BaseException:
+            owner._failed(self._token, self._step)
+            raise
+        owner._delivered(self._token, key.step + 1)
+        return mixed
+
+    def _mix(self, key: BatchKey, batch: Any) -> Any:
+        owner = self._owner
         if owner.device is not None:
             from .transfer import on_the_cpu
 
             batch = on_the_cpu(batch)
         plan = draw_plan(batch, owner.op, owner.fields, owner.seed, key, training=owner.training)
-        mixed = mix_with_plan(batch, plan, owner.fields, owner.plan_key, to=owner.to)
-        owner._delivered(self._token, key.step + 1)
-        return mixed
+        return mix_with_plan(batch, plan, owner.fields, owner.plan_key, to=owner.to)
 
     def _read(self) -> tuple[BatchKey, Any]:
         """The next batch of the loader, and its key."""
         if self._source is None:
             self._start()
         assert self._source is not None
-        # The number belongs to the place in the epoch: a batch that fails takes its number with it.
         key, self._step = BatchKey(self._epoch, self._step, self._rank), self._step + 1
         try:
             return key, next(self._source)
-        except StopIteration:
-            self._step -= 1
+        except BaseException as error:
+            # The number belongs to the place in the epoch: a batch that cannot be read takes its number with it. But
+            # the state of a loader's own may be before that batch or behind it: there the batches that came count.
+            if isinstance(error, StopIteration) or self._counts_what_came():
+                self._step -= 1
             raise
+
+    def _counts_what_came(self) -> bool:
+        return self._owner._stateful()
 
     def _start(self) -> None:
         owner = self._owner
         self._rank = owner._rank()
         self._epoch, self._step = owner._next_place()
-        self._source, skip = owner._source()
+        source = owner._source()
         owner._begin_pass(self._token)
-        for _ in range(skip):
-            next(self._source, None)
+        self._source = source  # last: what interrupts this lets the pass begin once more
 
 
 @dataclass
@@ -306,8 +348,10 @@ class _PassAhead(_Pass):
                 self._ahead = self._ordered()
             try:
                 made = self._mixed(self._ahead)
-            except Exception:
+            except Exception as error:
                 self._ahead = None
+                if not isinstance(error, StopIteration):
+                    owner._failed(self._token, self._step)
                 raise
             self._made, self._ahead = made, None
         state = owner._loader_state()
@@ -410,39 +454,3 @@ def _alone(error: Exception) -> Exception:
         one.__traceback__ = None
         one = one.__cause__ or one.__context__
     return error
-
-
-def _iter_once(loader: Any) -> bool:
-    """True for generators and other iterators that have no second pass."""
-    return isinstance(loader, Iterator) and iter(loader) is loader and not _has_state(loader)
-
-
-def _has_state(loader: Any) -> bool:
-    return callable(getattr(loader, "state_dict", None)) and callable(getattr(loader, "load_state_dict", None))
-
-
-def _sized(loader: Any) -> bool:
-    try:
-        len(loader)
-    except TypeError:  # a DataLoader over a stream has __len__, which then raises
-        return False
-    return True
-
-
-def _shuffles(loader: Any) -> bool:
-    """True for a torch DataLoader whose sampler draws from a generator that nobody keys."""
-    data = sys.modules.get("torch.utils.data")
-    if data is None or not isinstance(loader, data.DataLoader):
-        return False
-    inner = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-    return any(hasattr(sampler, "generator") for sampler in (inner, getattr(loader, "sampler", None)))
-
-
-def _tell_epoch(loader: Any, epoch: int) -> None:
-    """Call set_epoch of the loader, else of its sampler, if there is one."""
-    batches = getattr(loader, "batch_sampler", None)
-    for one in (loader, batches, getattr(batches, "sampler", None), getattr(loader, "sampler", None)):
-        told = getattr(one, "set_epoch", None)
-        if callable(told):
-            told(epoch)
-            return

@@ -46,16 +46,20 @@ class Passes:
         """
         epoch = count(type(self).__name__, "epoch", epoch)
         if self._running is not None or self._epoch != epoch:
-            self._put(epoch, 0)
+            self._leave(epoch)
 
     def _put(self, epoch: int, step: int) -> None:
         """Let the next pass begin here; one that runs no longer moves the place."""
         self._epoch, self._step, self._running = epoch, step, None
 
+    def _leave(self, epoch: int) -> None:
+        """Let the next pass be this epoch, from its start, wherever the one before was left."""
+        self._put(epoch, 0)
+
     def _next_place(self) -> tuple[int, int]:
         """Where the pass that is about to begin does so. One that was left in the middle makes this the next epoch."""
         if self._running is not None:
-            self._put(self._epoch + 1, 0)
+            self._leave(self._epoch + 1)
         return self._epoch, self._step
 
     def _begin_pass(self, token: object) -> None:

@@ -13,11 +13,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from ddp_worker import launch, table, train, trained_ids
+from loading import stateful
 from mixops.pipelines import KeyedBatchSampler, MixCollator, MixLoader, keyed, numpy_collate, ranks
 from mixops.pipelines.exchange import ExchangeLoader
 from mixops.pipelines.ranks import Ranks, check_ranks
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 import mixops as mx
 
@@ -216,24 +218,37 @@ def test_ranks_that_differ_are_refused_in_words_on_every_rank(tmp_path: Path) ->
                 assert said[name].startswith("Mix")
 
 
+class Failing(list[Any]):
+    def __getitem__(self, index: Any) -> Any:
+        if super().__getitem__(index) is None:
+            raise OSError("no such disk")
+        return super().__getitem__(index)
+
+
 def after_a_failure(rank: int, world: int) -> list[list[float]]:
-    rows = [{"x": np.full((1,), float(i), np.float32), "y": 0} for i in range(6)]
+    rows = Failing({"x": np.full((1,), float(i), np.float32), "y": 0} for i in range(8))
     if rank == 1:
         rows[3]["y"] = 9  # no such class: found in batch 1 by whoever makes its targets
-    loader = ExchangeLoader(DataLoader(rows, 2), mx.Mixup(p=0.0), {"x": mx.Field("b d"), "y": mx.Labels(2)}, 7)
+        rows[5] = None  # batch 2 cannot be read
+    made = StatefulDataLoader(rows, 2)  # type: ignore[arg-type]
+    loader = ExchangeLoader(made, mx.Mixup(p=0.0), {"x": mx.Field("b d"), "y": mx.Labels(2)}, 7)
     running, got = iter(loader), []
-    for _ in range(3):
+    for step in range(4):
         try:
             got.append(next(running)["x"].flatten().tolist())
-        except mx.MixError:
+        except (mx.MixError, OSError):
             got.append([])
+        if rank == 1:
+            assert loader.step == step + 1
     assert next(running, None) is None
     assert next(running, None) is None
     return got
 
 
-def test_a_pass_goes_on_behind_a_batch_that_one_rank_could_not_make(tmp_path: Path) -> None:
-    assert launch(tmp_path / "run", 2, after_a_failure) == [[[0, 1], [2, 3], [4, 5]], [[0, 1], [], [4, 5]]]
+@stateful
+def test_a_pass_goes_on_behind_batches_that_one_rank_could_not_make(tmp_path: Path) -> None:
+    got = launch(tmp_path / "run", 2, after_a_failure)
+    assert got == [[[0, 1], [2, 3], [], [6, 7]], [[0, 1], [], [], [6, 7]]]
 
 
 def groups(rank: int, world: int) -> list[bytes]:

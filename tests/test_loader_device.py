@@ -191,9 +191,6 @@ def test_whatever_is_done_the_batches_are_those_without_a_device(
     seed: int,
 ) -> None:
     lane = LateLane(seed)
-    if remembers:  # its own state does not move with set_epoch, and behind an error it is another test's matter
-        bad, actions = {}, [action for action in actions if action != "next epoch"]
-
     def made(device: Any) -> MixLoader:
         source = Source(n, bad, tensors, recycled, lane if pinned and device else None, remembers)
         return mixing(source, to=TO if tail else None, device=device)
@@ -253,15 +250,22 @@ def test_a_state_stays_what_it_was_when_the_loader_goes_on() -> None:
     assert loader.state_dict()["loader"] == {"place": [0, 2]}
 
 
-def test_behind_an_error_a_state_of_the_loaders_own_is_that_of_the_last_delivered_batch() -> None:
-    made = Source(bad={1: "unreadable"}, remembers=True)
-    loader = mixing(made, device=LateLane())
+@pytest.mark.parametrize("device", [LateLane(), None], ids=["ahead", "here"])
+@pytest.mark.parametrize(("wrong", "step"), [("unreadable", 1), ("no label", 2)])
+def test_behind_an_error_a_state_goes_on_where_the_loader_does(device: Any, wrong: str, step: int) -> None:
+    def made() -> MixLoader:
+        return mixing(Source(bad={1: wrong}, remembers=True), device=device)
+
+    loader = made()
     running = iter(loader)
     next(running)
-    with pytest.raises(OSError, match="cannot read 1"):
+    with pytest.raises((OSError, mx.MixError)):
         next(running)
     state = loader.state_dict()
-    assert (state["step"], state["loader"]) == (1, {"place": [0, 1]})
+    assert (state["step"], state["loader"]) == (step, {"place": [0, 2]})
+    resumed = made()
+    resumed.load_state_dict(state)
+    assert same(list(map(frozen, resumed)), list(map(frozen, running)))
 
 
 def test_an_error_of_the_loader_is_raised_in_its_turn_and_tells_where_it_came_from() -> None:

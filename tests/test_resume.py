@@ -19,8 +19,10 @@ from mixops.pipelines import (
     MixLoader,
     keyed,
 )
-from torch.utils.data import DataLoader, IterableDataset
+from mixops.pipelines.streaming import StreamLoader
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
+from torchdata import nodes
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import mixops as mx
@@ -127,6 +129,150 @@ def test_a_stateful_data_loader_resumes_through_its_own_state() -> None:
     second.load_state_dict(state)
     assert same(head + list(second), whole[0])
     assert (second.epoch, second.step) == (1, 0)
+
+
+def tried(batches: Any) -> list[Any]:
+    """What comes, errors left out."""
+    running, got = iter(batches), []
+    while True:
+        try:
+            got.append(next(running))
+        except StopIteration:
+            return got
+        except (mx.MixError, OSError):
+            pass
+
+
+class Rows:
+    """The table, with one sample that cannot be read, or one of an unknown class."""
+
+    def __init__(self, wrong: str, bad: int) -> None:
+        self.table, self.wrong, self.bad = table(), wrong, bad
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, index: int) -> Any:
+        if index == self.bad and self.wrong == "unreadable":
+            raise OSError("cannot read")
+        row = self.table[index]
+        return {**row, "label": 99} if index == self.bad else row
+
+
+@stateful
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("wrong", ["unreadable", "unknown class"])
+@pytest.mark.parametrize(("bad", "more"), [(0, 0), (9, 0), (9, 1)])
+def test_behind_a_batch_that_fails_a_loader_with_its_own_state_resumes_to_the_same_plans(
+    bad: int, more: int, wrong: str, workers: int
+) -> None:
+    def made() -> MixLoader:
+        return mixing(StatefulDataLoader(Rows(wrong, bad), 4, num_workers=workers))  # type: ignore[arg-type]
+
+    loader = made()
+    running = iter(loader)
+    got = [next(running) for _ in range(bad // 4)]
+    with pytest.raises((mx.MixError, OSError)):
+        next(running)
+    got += [next(running) for _ in range(more)]
+    resumed = made()
+    resumed.load_state_dict(copy.deepcopy(loader.state_dict()))
+    whole = got + tried(running)
+    assert len(whole) == 4
+    assert same(got + tried(resumed), whole)
+
+
+def test_a_loader_that_resumes_by_reading_on_passes_by_what_could_not_be_read() -> None:
+    def made() -> MixLoader:
+        return mixing(DataLoader(Rows("unreadable", 5), 4))  # type: ignore[arg-type]
+
+    loader = made()
+    running = iter(loader)
+    got = [next(running)]
+    with pytest.raises(OSError, match="cannot read"):
+        next(running)
+    got.append(next(running))
+    resumed = made()
+    resumed.load_state_dict(loader.state_dict())
+    assert same([*got, *resumed], [*got, *running])
+
+
+@stateful
+@pytest.mark.parametrize("make", [lambda: StatefulDataLoader(table(), 4, num_workers=0), lambda: streamed()])
+def test_set_epoch_in_the_middle_of_a_pass_is_saved_as_the_start_of_that_epoch(make: Any) -> None:
+    expected = mixing(make())
+    expected.set_epoch(5)
+    whole = epochs(expected)
+    for mid in (0, 5):  # leave another epoch, or this very one
+        loader = mixing(make())
+        loader.set_epoch(mid)
+        running = iter(loader)
+        next(running), next(running)
+        loader.set_epoch(5)
+        state = json.loads(json.dumps(loader.state_dict()))
+        assert (state["epoch"], state["step"], state["loader"]) == (5, 0, None)
+        assert next(running)  # of the pass that was left: nobody's place
+        assert loader.state_dict() == state
+        resumed = mixing(make())
+        resumed.load_state_dict(state)
+        assert resumed.state_dict() == state
+        assert same(epochs(resumed), whole)
+        assert same(epochs(loader), whole)
+
+
+def streamed() -> StreamLoader:
+    data = table()
+    return StreamLoader([[data[i] for i in range(k, N, 2)] for k in range(2)], 4, seed=3)
+
+
+@stateful
+@pytest.mark.parametrize("make", [lambda: StatefulDataLoader(table(), 4, num_workers=0), lambda: streamed()])
+def test_a_place_that_was_loaded_and_left_again_is_forgotten(make: Any) -> None:
+    whole = epochs(mixing(make()))
+    first = mixing(make())
+    start = first.state_dict()
+    running = iter(first)
+    next(running)
+    state = copy.deepcopy(first.state_dict())
+    loader = mixing(make())
+    loader.load_state_dict(state)
+    loader.set_epoch(1)
+    assert same(list(loader), whole[1])
+    loader.load_state_dict(state)
+    loader.load_state_dict({**start, "loader": None})
+    assert same(epochs(loader), whole)
+
+
+def test_between_load_state_dict_and_the_next_pass_a_state_is_what_was_loaded() -> None:
+    def made() -> MixLoader:
+        batches = nodes.Batcher(nodes.IterableWrapper([table()[i] for i in range(N)]), 4, drop_last=False)
+        return mixing(nodes.Loader(nodes.Mapper(batches, default_collate)))
+
+    loader = made()
+    running = iter(loader)
+    next(running)
+    state = copy.deepcopy(loader.state_dict())
+    rest = list(running)
+    loader.load_state_dict(state)
+    assert loader.state_dict() == state
+    assert same(list(loader), rest)
+
+
+@stateful
+def test_the_samplers_of_a_loader_with_its_own_state_are_in_the_epoch_that_is_resumed() -> None:
+    def made() -> MixLoader:
+        data = table()
+        sampler: Any = DistributedSampler(data, 2, 1, seed=5)
+        return mixing(StatefulDataLoader(data, 4, sampler=sampler, num_workers=0))
+
+    whole = epochs(made())
+    first = made()
+    list(first)
+    running = iter(first)
+    head = [next(running)]
+    second = made()
+    second.load_state_dict(first.state_dict())
+    assert same(head + list(second), whole[1])
 
 
 @stateful
