@@ -1,11 +1,10 @@
-"""The stand-ins inside real trainings: timm, Hugging Face's Trainer, Accelerate, Lightning and fastai."""
+"""The stand-ins inside real trainings: timm, Hugging Face's Trainer, Accelerate and Lightning."""
 
 from __future__ import annotations
 
 import copy
 import pickle
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,18 @@ import numpy as np
 import peers
 import pytest
 import torch
+from loading import stateful
 from mixops.pipelines import KeyedBatchSampler, MixCollator, arrays, keyed
-from mixops.pipelines.drop_in import fastai_, huggingface, lightning_
+from mixops.pipelines.drop_in import huggingface, lightning_
 from mixops.pipelines.drop_in.timm_ import Mixup
 from mixops.pipelines.lightning_ import MixCallback
+from small_images import CLASSES, FIELDS, OP, ROWS, SIZE, STEPS, X, Y, by_hand, drawn, network, pieces
 from tiny_bert import close, weights
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 import mixops as mx
-from mixops import streams
 
 peers.torchvision_schemas()  # these import torchvision where it is installed
 
@@ -31,53 +32,11 @@ from accelerate import Accelerator  # noqa: E402
 from accelerate.data_loader import BatchSamplerShard  # noqa: E402
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification  # noqa: E402
 
-with warnings.catch_warnings():  # fastai 2.8 is older than torch 2.13 and pandas 3, and they say so
-    warnings.simplefilter("ignore")
-    import fastai.callback.progress  # noqa: F401  # gives Learner its no_bar
-    from fastai.callback.core import Callback, CancelFitException
-    from fastai.data.core import DataLoaders
-    from fastai.learner import Learner
-    from fastai.losses import CrossEntropyLossFlat, MSELossFlat
-
 pytestmark = [
     # Lightning 2.6 walks trees with what torch 2.13 has deprecated, and says what it thinks of tiny trainings.
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
 ]
-
-ROWS, SIZE, CLASSES, STEPS = 22, 4, 4, 6
-OP = mx.OneOf([mx.Mixup(0.8), mx.CutMix(1.0)], per="sample") | mx.Cutout(size=1)
-FIELDS = {0: mx.Field("b c h w"), 1: mx.Labels(CLASSES)}
-X = torch.from_numpy(np.random.default_rng(3).normal(size=(ROWS, 1, 8, 8)).astype(np.float32))
-Y = torch.arange(ROWS) % CLASSES
-
-
-def network() -> Any:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, CLASSES))
-
-
-def pieces() -> list[tuple[Any, Any]]:
-    return [(X[i : i + SIZE], Y[i : i + SIZE]) for i in range(0, ROWS, SIZE)]
-
-
-def drawn(epoch: int, step: int, x: Any, op: mx.Operator = OP) -> Any:
-    return op.draw(streams.plan_stream(7, epoch, step, 0), mx.Spec.like(x, "b c h w", epoch=epoch))
-
-
-def by_hand(model: Any, epochs: int = 2, *, op: mx.Operator = OP, smoothing: float = 0.0, whole: bool = False) -> Any:
-    """A plain loop over the batches in their order, mixed by the plans of their keys: ``whole`` counts on and on."""
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    for epoch in range(epochs):
-        for step, (x, y) in enumerate(pieces()):
-            plan = drawn(epoch, step + whole * epoch * STEPS, x, op)
-            out = model(mx.mix(x, plan, "b c h w"))
-            soft = mx.soft_targets(y, plan, CLASSES, smoothing)
-            optimizer.zero_grad()
-            F.cross_entropy(getattr(out, "logits", out), soft).backward()
-            optimizer.step()
-    return model
-
 
 # -- timm --------------------------------------------------------------------------------------------------------------
 
@@ -410,6 +369,27 @@ def test_a_checkpoint_knows_the_draws_and_refuses_others(make: Any) -> None:
             other.load_state_dict(state)
 
 
+class Saves(Learns):
+    """Saves a checkpoint after the third step of its training."""
+
+    def __init__(self, place: Path) -> None:
+        super().__init__()
+        self.place = place
+
+    def on_train_batch_end(self, *given: Any) -> None:
+        if self.trainer.global_step == 3:
+            self.trainer.save_checkpoint(self.place)
+
+
+@stateful
+def test_a_training_of_lightning_goes_on_within_an_epoch_where_its_loader_does(tmp_path: Path) -> None:
+    place, module = tmp_path / "within.ckpt", Learns()
+    fit(tmp_path, Saves(place), StatefulDataLoader(TensorDataset(X, Y), SIZE), mixing(), epochs=1)
+    fit(tmp_path, module, StatefulDataLoader(TensorDataset(X, Y), SIZE), mixing(), resume=place)
+    assert len(module.seen) == 2 * STEPS - 3
+    assert close(weights(module.net), weights(by_hand(network())))
+
+
 def test_a_training_of_lightning_goes_on_from_its_checkpoint_with_the_same_draws(tmp_path: Path) -> None:
     loader, place, module = DataLoader(TensorDataset(X, Y), SIZE), tmp_path / "one.ckpt", Learns()
     fit(tmp_path, Learns(), loader, mixing(), epochs=1).save_checkpoint(place)
@@ -417,111 +397,3 @@ def test_a_training_of_lightning_goes_on_from_its_checkpoint_with_the_same_draws
     assert close(weights(module.net), weights(by_hand(network())))
     with pytest.raises(mx.MixError, match="seed=7"):
         fit(tmp_path, Learns(), loader, mixing(seed=8), resume=place)
-
-
-# -- fastai ------------------------------------------------------------------------------------------------------------
-
-
-def learner(callback: Any, *more: Any, loss: Any = None, y: Any = Y, model: Any = None) -> Any:
-    loaders = DataLoaders(DataLoader(TensorDataset(X, y), SIZE), DataLoader(TensorDataset(X, y), SIZE))
-    made = Learner(
-        loaders,
-        network() if model is None else model,
-        loss_func=CrossEntropyLossFlat() if loss is None else loss,
-        opt_func=fastai_optimizer,
-        cbs=[callback, *more],
-        train_bn=True,
-    )
-    return made
-
-
-def fastai_optimizer(params: Any, lr: float) -> Any:
-    from fastai.optimizer import SGD
-
-    return SGD(params, lr)
-
-
-def run(one: Any, epochs: int = 2) -> Any:
-    with one.no_bar(), one.no_logging():
-        one.fit(epochs, 0.1)
-    return one
-
-
-OF_FASTAI = mx.OneOf([mx.Mixup(0.4), mx.CutMix(1.0)], per="sample")
-
-
-def test_fastai_learns_what_a_plain_loop_does() -> None:
-    loss = CrossEntropyLossFlat()
-    callback = pickle.loads(pickle.dumps(fastai_.BatchMixing(OF_FASTAI, seed=7)))
-    one = run(learner(callback, loss=loss))
-    assert close(weights(one.model), weights(by_hand(network(), op=OF_FASTAI)))
-    assert one.loss_func is loss
-    assert loss.reduction == "mean"
-    with torch.no_grad():
-        plain = F.cross_entropy(one.model(X), Y).item()
-    assert one.recorder.values[-1][1] == pytest.approx(plain, rel=1e-5)  # validation is not mixed
-
-
-def test_numbers_to_regress_on_blend() -> None:
-    y, model = torch.linspace(-1, 1, ROWS), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1))
-    looped = copy.deepcopy(model)
-    one = run(learner(fastai_.BatchMixing(OF_FASTAI, seed=7), loss=MSELossFlat(), y=y, model=model), 1)
-    optimizer = torch.optim.SGD(looped.parameters(), 0.1)
-    for step, (x, _) in enumerate(pieces()):
-        plan = drawn(0, step, x, OF_FASTAI)
-        optimizer.zero_grad()
-        soft = mx.soft_targets(y[step * SIZE : (step + 1) * SIZE], plan)
-        F.mse_loss(looped(mx.mix(x, plan, "b c h w"))[:, 0], soft).backward()
-        optimizer.step()
-    assert close(weights(one.model), weights(looped))
-
-
-class Stops(Callback):
-    """Ends the fit in the middle of an epoch."""
-
-    def __init__(self, event: str, error: type[BaseException]) -> None:
-        setattr(self, event, self.stop)
-        self.error = error
-
-    def stop(self) -> None:
-        if self.training and self.iter == 2:
-            raise self.error
-
-
-@pytest.mark.parametrize("event", ["after_pred", "after_loss", "after_batch"])
-@pytest.mark.parametrize("error", [CancelFitException, KeyboardInterrupt])
-def test_a_fit_that_is_cancelled_or_breaks_off_has_its_loss_back(event: str, error: type[BaseException]) -> None:
-    loss, stops = CrossEntropyLossFlat(), Stops(event, error)
-    one = learner(fastai_.BatchMixing(OF_FASTAI, seed=7), stops, loss=loss)
-    with suppress(KeyboardInterrupt):
-        run(one)
-    assert event == "after_pred" or one.loss_func is loss
-    one.remove_cb(stops)
-    one.model.load_state_dict(network().state_dict())
-    assert close(weights(run(one).model), weights(by_hand(network(), op=OF_FASTAI)))
-    assert one.loss_func is loss
-
-
-def test_a_learner_that_was_sent_elsewhere_validates_unmixed_and_goes_on() -> None:
-    one = run(learner(fastai_.BatchMixing(OF_FASTAI, seed=7)), 1)
-    again = pickle.loads(pickle.dumps(one))
-    with again.no_bar(), torch.no_grad():
-        plain = F.cross_entropy(again.model(X), Y).item()
-        assert again.validate()[0] == pytest.approx(plain, rel=1e-5)
-    assert close(*(weights(run(each, 1).model) for each in (one, again)))
-
-
-def test_a_loss_of_fastai_may_be_any_function_and_is_mixed_once() -> None:
-    def mean(logits: Any, y: Any) -> Any:
-        return F.cross_entropy(logits, y)
-
-    op = mx.Mixup(0.4)
-    one = run(learner(fastai_.BatchMixing(op, seed=7), loss=mean))
-    assert close(weights(one.model), weights(by_hand(network(), op=op)))
-    with pytest.raises(mx.MixError, match="one number for the batch"):
-        run(learner(fastai_.BatchMixing(OF_FASTAI, seed=7), loss=mean))
-    with pytest.raises(mx.MixError, match="expected one: choose by"):
-        run(learner(fastai_.BatchMixing(op, seed=7), fastai_.BatchMixing(op, seed=8)))
-    for wrong in ({"op": "mixup"}, {"seed": -1}, {"layout": "NCHW"}):
-        with pytest.raises(mx.MixError):
-            fastai_.BatchMixing(**{"op": OF_FASTAI, "seed": 7, **wrong})
