@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 from mixops import MixError, MixValueError, streams
@@ -32,6 +32,7 @@ class LanePlace:
         read: samples of that shard before the block.
         at: the shard's own place there.
         skip: samples of the block that have come already.
+        told: errors that whoever reads on from here meets first, and that have been raised already.
     """
 
     batches: int = 0
@@ -39,6 +40,7 @@ class LanePlace:
     read: int = 0
     at: Any = None
     skip: int = 0
+    told: int = 0
 
     @classmethod
     def checked(cls, owner: str, value: Any, shards: int) -> LanePlace:
@@ -103,7 +105,7 @@ class Pass:
 
 
 class Delivery(NamedTuple):
-    """What a lane hands out in its turn: a batch and the place after it, or what went wrong; with neither, nothing."""
+    """What a lane hands out in its turn: a batch or what went wrong, and the place behind it; with neither, nothing."""
 
     lane: int
     batch: Any = None
@@ -131,25 +133,32 @@ class Turns:
             return Delivery(-1)
         lane = self._lanes[number]
         try:
-            batch, place = next(lane)
+            batch = next(lane)
         except StopIteration:
             del self._lanes[number]
             return Delivery(-1)
         except MixError as err:
-            return Delivery(number, error=str(err))
-        return Delivery(number, batch, place)
+            return Delivery(number, place=lane.place, error=str(err))
+        return Delivery(number, batch, lane.place)
 
 
 class _Lane:
-    """The batches of a lane, each with the place after it."""
+    """The batches of a lane.
+
+    Args:
+        job: what is read.
+        number: of the lane.
+
+    ``place`` is where whoever goes on behind the last batch, or behind the error after it, reads from.
+    """
 
     def __init__(self, job: Pass, number: int) -> None:
-        place = job.places[number] if job.places else LanePlace()
-        self._job, self._number, self._batches = job, number, place.batches
-        self._samples = _Samples(job, job.dealt(number), place)
+        self.place = job.places[number] if job.places else LanePlace()
+        self._job, self._number, self._muted = job, number, self.place.told
+        self._samples = _Samples(job, job.dealt(number), self.place)
         self._pending: list[Any] = []
 
-    def __next__(self) -> tuple[Any, LanePlace]:
+    def __next__(self) -> Any:
         job = self._job
         while len(self._pending) < job.size:
             try:
@@ -158,10 +167,21 @@ class _Lane:
                 if job.drop_last or not self._pending:
                     raise
                 break
+            except MixError:
+                if not self._muted:
+                    self.place = replace(self.place, told=self.place.told + 1)
+                    raise
+                self._muted -= 1
         # The number belongs to the lane's turn: no other batch of the epoch has it, whatever the lanes' lengths.
-        key = job.epoch, self._batches * job.lanes + self._number, job.rank
-        samples, self._pending, self._batches = Keyed(self._pending, key), [], self._batches + 1
-        return job.collate(samples), self._samples.place(self._batches)
+        batches = self.place.batches
+        samples = Keyed(self._pending, (job.epoch, batches * job.lanes + self._number, job.rank))
+        self._pending, self._muted, self.place = [], 0, self._samples.place(batches + 1)
+        try:
+            return job.collate(samples)
+        except MixError:
+            raise
+        except Exception as err:  # of anybody's function
+            raise MixValueError(f"a batch of {len(samples)} samples cannot be collated: {_words(err)}") from err
 
 
 class _Read(NamedTuple):
@@ -184,13 +204,13 @@ class _Samples:
         self._reader = _Reader(shards, place)
         self._block: list[_Read] = []
         self._filling: list[_Read] | None = None
-        self._used, self._skip = 0, place.skip
+        self._used, self._skip, self._errors = 0, place.skip, 0
         self._start = place.shard, place.read, place.at
 
     def place(self, batches: int) -> LanePlace:
         """The place of the next sample, after so many batches."""
         if self._used < len(self._block):
-            return LanePlace(batches, *self._start, skip=self._used)
+            return LanePlace(batches, *self._start, skip=self._used, told=self._errors)
         return LanePlace(batches, *self._reader.place())
 
     def __next__(self) -> Any:
@@ -211,14 +231,13 @@ class _Samples:
             for place, stage in enumerate(self._job.stages):
                 sample = stage(sample, self._job.epoch, read.sample, place)
         except Exception as err:  # of a decoder, or of anybody's stage
-            what = err if isinstance(err, MixError) else f"{type(err).__name__}: {err}"
-            raise MixValueError(f"{read.shard.name}, sample {read.ordinal}: {what}") from err
+            raise MixValueError(f"{read.shard.name}, sample {read.ordinal}: {_words(err)}") from err
         return sample
 
     def _fill(self) -> None:
         """Read the next block. One that an error interrupts is gone on with."""
         if self._filling is None:
-            self._filling, self._start = [], self._reader.place()
+            self._filling, self._start, self._errors = [], self._reader.place(), 0
         # Where nothing is shuffled a block spares the rest of the work of reading samples one by one.
         size = self._job.block if self._job.block > 1 else self._job.size
         while len(self._filling) < size:
@@ -226,6 +245,9 @@ class _Samples:
                 self._filling.append(next(self._reader))
             except StopIteration:
                 break
+            except MixError:
+                self._errors += 1
+                raise
         block, self._filling = self._filling, None
         if not block:
             raise StopIteration
@@ -257,11 +279,14 @@ class _Reader:
                 continue
             except Exception as err:
                 self._go_on()
-                what = err if isinstance(err, MixError) else f"{type(err).__name__}: {err}"
-                raise MixValueError(f"{shard.name}: {what}; the rest of this shard is left out") from err
+                raise MixValueError(f"{shard.name}: {_words(err)}; the rest of this shard is left out") from err
             self._read += 1
             return _Read(shard, number, self._read - 1, raw)
         raise StopIteration
 
     def _go_on(self) -> None:
         self._turn, self._read, self._at, self._reading = self._turn + 1, 0, None, None
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, MixError) else f"{type(error).__name__}: {error}"

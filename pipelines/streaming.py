@@ -240,9 +240,9 @@ class StreamLoader:
         if self._running is not token:
             return
         self._turn = (delivery.lane + 1) % len(self._places)
-        if delivery.place is not None:
-            self._step += 1
-            self._places[delivery.lane] = delivery.place
+        assert delivery.place is not None
+        self._places[delivery.lane] = delivery.place
+        self._step += delivery.error is None
 
     def _end(self, token: object) -> None:
         if self._running is token:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import streamed
 import webdataset as wds
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mixops.pipelines.streaming import StreamLoader, huggingface_shards
 from streamed import KINDS, ids, plain
 
@@ -58,6 +61,81 @@ def test_a_broken_member_can_be_left_out_with_a_warning(broken: Path) -> None:
     with pytest.warns(UserWarning, match=r"left out: digits-1.tar, sample 7: 0030.png"):
         batches = list(loader)
     assert sorted(ids(batches)) == [i for i in range(streamed.N) if i != 30]
+
+
+class Torn:
+    """Samples of a shard that fails behind them."""
+
+    def __init__(self, samples: list[int]) -> None:
+        self.samples = samples
+
+    def __iter__(self) -> Any:
+        yield from self.samples
+        raise OSError("torn")
+
+
+def no_seven(sample: int, epoch: int, index: int, place: int) -> int:
+    if sample % 7 == 0:
+        raise ValueError(f"{sample} of all numbers")
+    return sample
+
+
+def unlucky(samples: Any) -> list[int]:
+    if 5 in samples:
+        raise KeyError("five")
+    return list(samples)
+
+
+def told(running: Any, most: int = 1000) -> list[Any]:
+    """What is handed out: batches, and what is said of those that fail."""
+    got: list[Any] = []
+    while len(got) < most:
+        try:
+            got.append(next(running))
+        except StopIteration:
+            break
+        except mx.MixError as err:
+            got.append(str(err))
+    return got
+
+
+@settings(max_examples=150)
+@given(
+    sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    torn=st.sets(st.integers(0, 5)),
+    lanes=st.integers(1, 3),
+    shuffle=st.integers(0, 7),
+    size=st.integers(1, 4),
+    cuts=st.lists(st.integers(0, 9), min_size=1, max_size=3),
+)
+def test_a_resume_behind_errors_brings_the_batches_and_errors_that_are_left(
+    sizes: list[int], torn: set[int], lanes: int, shuffle: int, size: int, cuts: list[int]
+) -> None:
+    numbers = iter(range(100))
+    lists = [[next(numbers) for _ in range(n)] for n in sizes]
+    shards = [Torn(one) if i in torn else one for i, one in enumerate(lists)]
+
+    def made() -> StreamLoader:
+        most = min(lanes, len(sizes))
+        return StreamLoader(shards, size, seed=3, shuffle=shuffle, lanes=most, stage=no_seven, collate=unlucky)
+
+    whole = told(iter(made()))
+    loader, got = made(), []
+    for cut in cuts:
+        running = iter(loader)
+        got += told(running, cut)
+        state = json.loads(json.dumps(loader.state_dict()))
+        if state["epoch"]:
+            break
+        loader = made()
+        loader.load_state_dict(state)
+        assert loader.step == sum(isinstance(one, list) for one in got)
+    assert (got if state["epoch"] else got + told(iter(loader))) == whole
+
+
+def test_a_batch_that_cannot_be_collated_is_told_in_words() -> None:
+    loader = StreamLoader([[1, 2, 5, 6, 8]], 2, seed=0, collate=unlucky)
+    assert told(iter(loader)) == [[1, 2], "a batch of 2 samples cannot be collated: KeyError: 'five'", [8]]
 
 
 def test_a_tar_file_that_is_cut_off_is_named_and_the_others_are_read(folder: Path, tmp_path: Path) -> None:
@@ -172,7 +250,7 @@ def test_arguments_that_do_not_fit_are_refused(shards: Any, options: dict[str, A
         (lambda s: s.update(shuffle=3), "shuffle=3"),
         (lambda s: s.update(turn=2), "not those of 2 lanes"),
         (lambda s: s["places"].pop(), "not those of 2 lanes"),
-        (lambda s: s["places"][0].pop("skip"), "expected a dict of at, batches, read, shard, skip"),
+        (lambda s: s["places"][0].pop("skip"), "expected a dict of at, batches, read, shard, skip, told"),
         (lambda s: s["places"][0].update(read=-1), "state read=-1"),
         (lambda s: s["places"][0].update(shard=3), "shard=3, but its lane has 1 shards"),
         (lambda s: s.update(step=99), "edited"),
