@@ -70,13 +70,19 @@ def differences(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> F
     return figure
 
 
-def learning_curves(report: Mapping[str, Any], panels: Mapping[str, Measure], x: str = "epoch") -> Figure:
+def learning_curves(
+    report: Mapping[str, Any],
+    panels: Mapping[str, Measure],
+    x: str = "epoch",
+    places: Sequence[float] | None = None,
+) -> Figure:
     """Curves of all methods: a row of panels a case, a column a list that every run gives; mean, and SD as a band.
 
     Args:
         report: of the study.
         panels: name of the list -> how it is called.
-        x: what its places are, counted from 1.
+        x: what its places are.
+        places: the places themselves; None counts them from 1.
     """
     methods, cases = list(report["methods"]), list(report["cases"])
     figure = new_figure(5.2 * len(panels), 3.2 * len(cases) + 0.5)
@@ -85,10 +91,11 @@ def learning_curves(report: Mapping[str, Any], panels: Mapping[str, Measure], x:
         for axis, (name, measure) in zip(row, panels.items(), strict=True):
             for method in methods:
                 found = measure.scale * curves(report["runs"], case, method, name)
-                band(axis, 1 + np.arange(found.shape[1]), found, colour_of(methods, method), method)
+                at = 1 + np.arange(found.shape[1]) if places is None else np.asarray(places)
+                band(axis, at, found, colour_of(methods, method), method)
             axis.set_title(f"{case}: {measure.title}", fontsize=10)
             axis.set_xlabel(x)
-            axis.locator_params(axis="x", integer=True)
+            axis.locator_params(axis="x", integer=places is None)
             dress(axis, INK)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)

@@ -85,15 +85,18 @@ def fetched_images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
         As ``images``.
 
     Raises:
-        StudyError: if the data folder is not named, or torchvision can neither find nor fetch it.
+        StudyError: if the data folder is not named, or torchvision is not there, or can neither find nor fetch it.
     """
-    from torchvision import datasets
-
     root = _root(name) / "torchvision"
     try:
+        from torchvision import datasets
+
         parts = [getattr(datasets, name)(root, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        raise StudyError(f"{name}: torchvision neither found it in {root} nor fetched it: {error}") from error
+    except (ImportError, OSError, RuntimeError) as error:  # a torchvision built for another torch raises the last
+        raise StudyError(
+            f"{name}: torchvision neither found it in {root} nor fetched it: {error}; expected torchvision, and a "
+            "network or the files that its loader leaves there"
+        ) from error
     found = [np.asarray(part.data) for part in parts]
     labels = [np.asarray(part.targets, np.int64) for part in parts]
     train, test = (np.ascontiguousarray(np.moveaxis(x, 3, 1)) if x.ndim == 4 else x[:, None] for x in found)

@@ -44,7 +44,7 @@ VERMA = "Verma et al. 2019"
 
 def cases(profile: str) -> dict[str, Case]:
     """The data sets and networks of a profile."""
-    looks: dict[str, Any] = {"watched": 2000, "per_class": 100}
+    looks: dict[str, Any] = {"width": 24, "watched": 2000, "per_class": 100}
     if profile == "tiny":
         return {"made up": {**TINY, "level": 0.3, "watched": 60, "per_class": 8}}
     if profile == "default":
