@@ -36,7 +36,7 @@ class MixLayer(keras.layers.Layer):  # type: ignore[misc]
     Args:
         op: the operator.
         fields: {name: Field | Labels} of the inputs, by key or place; or a layout, for one tensor. No on_blend, and
-            labels in the soft form.
+            labels in the soft form. A field of other extents, a mask of stride 4 say, takes the plan rescaled.
         seed: of the draws, 0 ≤ seed < 2**64.
         **options: of Layer.
 
@@ -71,13 +71,12 @@ class MixLayer(keras.layers.Layer):  # type: ignore[misc]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The inputs, mixed in training."""
-        entries = entries_of(inputs)
-        missing = [name for name in self.fields if name not in entries]
-        if missing:
-            raise MixValueError(f"MixLayer: field {missing[0]!r} is not among the inputs {list(entries)}")
+        entries = self._entries(inputs)
         held = {name: entries[name] for name in self.fields}
-        op = _Labelled(self.op, any(isinstance(field, mx.Labels) for field in self.fields.values()))
-        mix = {"torch": _at_once, "jax": _in_jax, "tensorflow": _in_tensorflow}[keras.backend.backend()]
+        op, backend = _Suited(self.op, self.fields), keras.backend.backend()
+        mix = {"torch": _at_once, "numpy": _at_once, "jax": _in_jax, "tensorflow": _in_tensorflow}.get(backend)
+        if mix is None:
+            raise MixTypeError(f"MixLayer on Keras' backend {backend!r}: expected torch, jax, tensorflow or numpy")
         mixed = mix(op, held, entries, self.fields, self.seed, self.step, bool(training))
         if training:
             self.step.assign_add(1)
@@ -85,15 +84,23 @@ class MixLayer(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_spec(self, inputs: Any, training: bool | None = None) -> Any:
         """Shapes and dtypes of the outputs."""
-        entries = entries_of(inputs)
-        for name, field in self.fields.items():
+        entries = self._entries(inputs)
+        for name, given in entries.items():  # also those that are handed on: an output is never the input itself
+            field, shape, dtype = self.fields.get(name), given.shape, given.dtype
             if isinstance(field, mx.Labels):
-                shape = entries[name].shape
-                soft = (*shape, field.num_classes) if len(shape) == 1 and field.num_classes else shape
-                entries[name] = keras.KerasTensor(soft, "float32")
-            else:
-                entries[name] = keras.KerasTensor(entries[name].shape, entries[name].dtype)
+                shape, dtype = (
+                    (*shape, field.num_classes) if len(shape) == 1 and field.num_classes else shape,
+                    "float32",
+                )
+            entries[name] = keras.KerasTensor(shape, dtype)
         return rebuilt(inputs, entries)
+
+    def _entries(self, inputs: Any) -> dict[Any, Any]:
+        entries = entries_of(inputs)
+        missing = [name for name in self.fields if name not in entries]
+        if missing:
+            raise MixValueError(f"MixLayer: field {missing[0]!r} is not among the inputs {list(entries)}")
+        return entries
 
     def get_config(self) -> dict[str, Any]:
         """Plain JSON values; the operator as text, which is parsed and never run.
@@ -122,21 +129,43 @@ class MixLayer(keras.layers.Layer):  # type: ignore[misc]
         return cls(mx.parse_op(options.pop("op")), fields, **options)
 
 
-class _Labelled:
-    """An operator whose draws are refused where they would move labels that nobody mixes."""
+class _Suited:
+    """An operator whose draws are refused where fields do not suit them: compiled code could not tell any more.
 
-    def __init__(self, op: mx.Operator, labelled: bool) -> None:
-        self.op, self.labelled, self.needs, self.uses = op, labelled, op.needs, getattr(op, "uses", ())
+    Args:
+        op: the operator.
+        fields: of the layer.
+        extents: that its plans are rescaled to, None for those that it draws on.
+    """
+
+    def __init__(self, op: mx.Operator, fields: Mapping[Any, Any], extents: tuple[int, ...] | None = None) -> None:
+        self.op, self.fields, self.extents = op, fields, extents
+        self.needs, self.uses = op.needs, getattr(op, "uses", ())
+
+    def on(self, extents: tuple[int, ...] | None) -> _Suited:
+        """The same draws on other extents."""
+        return _Suited(self.op, self.fields, extents)
 
     def draw(self, rng: np.random.Generator, spec: mx.Spec, **evidence: np.ndarray) -> mx.Plan | mx.PlanSequence:
         plan = self.op.draw(rng, spec, **evidence)
         steps = plan.plans if isinstance(plan, mx.PlanSequence) else (plan,)
-        if not self.labelled and any(step.weight.any() for step in steps):
+        labelled = any(isinstance(field, mx.Labels) for field in self.fields.values())
+        if not labelled and any(step.weight.any() for step in steps):
             raise MixValueError(
                 f"MixLayer: {self.op!r} mixes labels too, and fields have none: give the layer the labels, "
                 'fields={"x": Field(...), "y": Labels(...)}, or mix in MixPyDataset'
             )
-        return plan
+        ids = [n for n, field in self.fields.items() if isinstance(field, mx.Field) and field.kind == "discrete"]
+        if ids and any(step.facts.blends for step in steps):
+            raise MixTypeError(
+                f"MixLayer: {self.op!r} blends, and field {ids[0]!r} is discrete: ids and class masks cannot be "
+                "averaged; paste (CutMix), or mix in MixPyDataset with on_blend"
+            )
+        # The layer that an operator of hidden states names is the one this stands in for: it is part of no form.
+        steps = tuple(mx.Plan.trusted(step, layer=None) for step in steps)
+        if self.extents is not None:
+            steps = tuple(step.rescaled(self.extents) if step.rank else step for step in steps)
+        return mx.PlanSequence(steps) if isinstance(plan, mx.PlanSequence) else steps[0]
 
 
 def _check_fields(fields: Mapping[Any, Any]) -> None:
@@ -172,8 +201,17 @@ def _in_jax(
 
     if not any(isinstance(array, jax.core.Tracer) for array in (step.value, *held.values())):
         return _at_once(op, held, entries, fields, seed, step, training)
-    spec = mx.spec_of(held, fields, training=training)
-    seen = _seen(op, entries, fields)
+    mixed: dict[Any, Any] = {}
+    spec, seen = mx.spec_of(held, fields, training=training), _seen(op, entries, fields)
+    for extents, part in _by_extents(held, fields, spec.shape).items():
+        plan = _called_back(op.on(extents), spec, seed, step, seen)
+        mixed |= mx.mix_batch({name: held[name] for name in part}, plan, part)
+    return mixed
+
+
+def _called_back(op: _Suited, spec: mx.Spec, seed: int, step: Any, seen: dict[str, Any]) -> Any:
+    """A plan that the host draws whenever the compiled function runs."""
+    import jax
 
     def draw(number: Any, *arrays: Any) -> Any:
         evidence = {name: np.asarray(array) for name, array in zip(seen, arrays, strict=True)}
@@ -190,7 +228,7 @@ def _in_jax(
             raise MixValueError(f"MixLayer: {op.op!r} drew a plan of another form than before: mix in MixPyDataset")
         return drawn
 
-    return mx.mix_batch(held, jax.pure_callback(on_host, kinds, step.value, *seen.values()), fields)
+    return jax.pure_callback(on_host, kinds, step.value, *seen.values())
 
 
 def _in_tensorflow(
@@ -204,13 +242,36 @@ def _in_tensorflow(
     boxed = [n for n, f in arrays.items() if f.kind == "continuous" and {"t", "h", "w"} & set(f.layout.split())]
     first = (boxed or list(arrays))[0]
     seen = _seen(op, entries, fields)
-    plan = drawn(op, held[first], fields[first].layout, seed, step.value, training=training, evidence=seen)
-    return {
-        name: mixed(held[name], plan, field.layout, field.kind, fill=field.fill)
-        if isinstance(field, mx.Field)
-        else soft_targets(held[name], plan, field.num_classes, field.smoothing, ignore_index=field.ignore_index)
-        for name, field in fields.items()
-    }
+    made = {}
+    for extents, part in _by_extents(held, fields, _extents(held[first], fields[first])).items():
+        plan = drawn(
+            op.on(extents), held[first], fields[first].layout, seed, step.value, training=training, evidence=seen
+        )
+        for name, field in part.items():
+            if isinstance(field, mx.Field):
+                made[name] = mixed(held[name], plan, field.layout, field.kind, fill=field.fill)
+            else:
+                made[name] = soft_targets(
+                    held[name], plan, field.num_classes, field.smoothing, ignore_index=field.ignore_index
+                )
+    return made
+
+
+def _extents(array: Any, field: mx.Field) -> tuple[int, ...]:
+    """Of the axes that boxes are drawn on."""
+    return tuple(n for axis, n in zip(field.layout.split(), array.shape, strict=False) if axis in ("t", "h", "w"))
+
+
+def _by_extents(
+    held: dict[Any, Any], fields: Mapping[Any, Any], drawn_on: tuple[int, ...]
+) -> dict[tuple[int, ...] | None, dict[Any, Any]]:
+    """Fields by the extents that the plan is rescaled to for them, a mask of stride 4 say; None where it is not."""
+    parts: dict[tuple[int, ...] | None, dict[Any, Any]] = {}
+    for name, field in fields.items():
+        here = _extents(held[name], field) if isinstance(field, mx.Field) else drawn_on
+        other = here != drawn_on and len(here) == len(drawn_on)
+        parts.setdefault(here if other else None, {})[name] = field
+    return parts
 
 
 def _seen(op: Any, entries: dict[Any, Any], fields: Mapping[Any, Any]) -> dict[str, Any]:

@@ -192,6 +192,67 @@ def test_cutout_needs_no_labels_and_the_batch_that_is_short_is_mixed_too() -> No
     assert int(trained.layers[0].step.value) == 4
 
 
+class Weighed(keras.layers.Layer):
+    """Adds the sum of weight · m as a loss."""
+
+    def build(self, shapes: Any) -> None:
+        self.one = self.add_weight(shape=(), initializer="ones")  # there has to be something to train
+
+    def call(self, inputs: Any) -> Any:
+        m, weight = inputs
+        self.add_loss(keras.ops.sum(keras.ops.cast(m, "float32") * weight) * self.one)
+        return m
+
+
+def weighed_in_fit(layer: MixLayer, given: dict[str, np.ndarray]) -> float:
+    """The weighed sum of what the layer makes of m, inside the function that the backend compiles for ``fit``."""
+    inputs = {name: keras.Input(x.shape[1:], dtype=x.dtype.name, name=name) for name, x in given.items()}
+    mixed = layer(inputs)
+    whole = keras.Model(inputs, Weighed()([mixed["m"], mixed["weight"]]))
+    whole.compile("sgd")
+    history = whole.fit(given, batch_size=len(X), epochs=1, verbose=0, shuffle=False).history
+    return float(history["loss"][0])
+
+
+MASK = np.random.default_rng(1).integers(0, 5, (50, 4, 4)).astype(np.int32)
+WEIGHTS = np.random.default_rng(2).random((50, 4, 4), np.float32)
+MASKED = {**NAMED, "m": mx.Field("b h w", "discrete", fill=9)}
+
+
+@pytest.mark.parametrize("op", [mx.CutMix(per="sample") | mx.Cutout(4), mx.Cutout(4) | mx.CutMix()])
+def test_a_mask_of_another_stride_follows_as_it_does_in_a_loader(op: mx.Operator) -> None:
+    batch = {"x": X, "y": Y.astype(np.int32), "m": MASK, "weight": WEIGHTS}
+    plan = op.draw(streams.plan_stream(7, 0, 0), mx.Spec(50, (8, 8)))
+    want = mx.mix_batch(batch, plan, MASKED)
+    got = MixLayer(op, MASKED, seed=7)(batch, training=True)
+    for name in ("x", "m"):
+        np.testing.assert_array_equal(numpy(got[name]), want[name])
+    found = weighed_in_fit(MixLayer(op, MASKED, seed=7), batch)
+    np.testing.assert_allclose(found, (want["m"] * WEIGHTS).sum(), rtol=1e-5)
+
+
+def test_a_blend_of_ids_is_refused_in_compiled_functions_too() -> None:
+    batch = {"x": X, "y": Y.astype(np.int32), "m": MASK, "weight": WEIGHTS}
+    with pytest.raises(mx.MixTypeError, match="field 'm' is discrete: ids and class masks cannot be averaged"):
+        MixLayer(mx.Mixup(), MASKED, seed=7)(batch, training=True)
+    with pytest.raises(Exception, match="field 'm' is discrete: ids and class masks cannot be averaged"):
+        weighed_in_fit(MixLayer(mx.Mixup(), MASKED, seed=7), batch)
+
+
+def test_operators_that_draw_a_layer_mix_what_they_are_given() -> None:
+    layer = MixLayer(mx.ManifoldMixup(["a", "b"]), "b h w c", seed=7)
+    with pytest.raises(Exception, match="mixes labels too"):
+        layer(X, training=True)
+    given = {"x": X, "y": Y.astype(np.int32), "m": WEIGHTS, "weight": WEIGHTS}
+    fields = {**NAMED, "m": mx.Field("b h w")}
+    for seed in range(3):  # some of which draw another layer than the first
+        op = mx.ManifoldMixup(["a", "b"])
+        plan = op.draw(streams.plan_stream(seed, 0, 0), mx.Spec(50, (8, 8)))
+        want = mx.mix(WEIGHTS, plan, "b h w")
+        found = weighed_in_fit(MixLayer(op, fields, seed=seed), given)
+        np.testing.assert_allclose(found, (want * WEIGHTS).sum(), rtol=1e-5)
+
+
 class Own(mx.Mixup):
     """An operator that this library does not know."""
 
@@ -210,6 +271,8 @@ def test_what_does_not_fit_a_layer_is_refused_in_words() -> None:
     assert isinstance(caught.value, mx.MixError)
     with pytest.raises(mx.MixValueError, match="field 'y' is not among the inputs"):
         MixLayer(OP, NAMED, seed=7)({"x": X}, training=True)
+    with pytest.raises(mx.MixValueError, match="field 'y' is not among the inputs"):
+        MixLayer(OP, NAMED, seed=7)({"x": keras.Input((8, 8, 3))})
     with pytest.raises(mx.MixValueError, match="soft labels"):
         MixLayer(OP, {"x": NAMED["x"], "y": mx.Labels(5, form="pair")}, seed=7)
     with pytest.raises(mx.MixTypeError, match="no Field"):
