@@ -169,7 +169,7 @@ def test_recordings_come_apart_as_they_were_put_together(data: Path) -> None:
 
 def test_an_unknown_speaker_is_in_no_training_set() -> None:
     same, new = (speech.cases("tiny")[f"LeNet, {words}"] for words in ("speakers known", "speaker unknown"))
-    x, _, speakers, usual = speech.heard((), same["bands"], same["frames"])
+    x, _, speakers, usual = speech.heard((), same["bands"], same["frames"], same["hop"])
     assert len(speech.rows(same, 0).test_x) == usual.sum() == 120
     for seed in (0, 1):
         data = speech.rows(new, seed)

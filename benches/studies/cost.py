@@ -39,7 +39,7 @@ Batches = Generator[tuple[Tensor, Callable[[Tensor], Tensor]], None, None]
 def cases(profile: str) -> dict[str, Case]:
     """Where the mixing is done."""
     sizes: dict[str, Any] = {
-        "tiny": {"side": 8, "batch": 8, "width": 2, "turns": 3},
+        "tiny": {"side": 8, "batch": 8, "width": 2, "turns": 2},
         "default": {},
         "full": {"width": 64, "turns": 200},
     }[profile]

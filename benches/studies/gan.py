@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
 def cases(profile: str) -> dict[str, Case]:
     """Two densities, and the two losses that a generator is trained with."""
     sizes: dict[str, Any] = {
-        "tiny": {"width": 8, "iterations": 12, "shown": [3, 6, 12], "batch": 16, "looked_at": 100},
+        "tiny": {"width": 8, "iterations": 12, "shown": [6, 12], "batch": 16, "looked_at": 100},
         "default": {"width": 64, "iterations": 2000, "shown": [10, 100, 500, 1000, 2000]},
         "full": {"width": 512, "iterations": 20000, "shown": [10, 100, 1000, 10000, 20000]},
     }[profile]
@@ -130,7 +130,10 @@ def looked_at(g: nn.Module, density: Density, held_out: np.ndarray, step: int) -
 
 
 def sample_figure(report: Mapping[str, Any]) -> Any:
-    """Samples of seed 0 at some iterations, a row for each case and method, on those of the density."""
+    """Samples of seed 0 at some iterations, a row for each case and method, on those of the density.
+
+    The points are pixels in the SVG: as shapes they would make it larger than all others together.
+    """
     cases, methods = report["cases"], list(report["methods"])
     shown = max((case["shown"] for case in cases.values()), key=len)
     figure = figures.new_figure(2.2 * len(shown), 2.25 * len(cases) * len(methods) + 0.4)
@@ -140,8 +143,10 @@ def sample_figure(report: Mapping[str, Any]) -> Any:
     for row, (case, method) in zip(axes, pairs, strict=True):
         real = DENSITIES[cases[case]["density"]]().draw(np.random.default_rng(1), SHOWN)
         for axis, step, found in zip(row, cases[case]["shown"], points[case, method], strict=True):
-            axis.scatter(*real.T, s=3, color="#bbbbbb", linewidths=0)
-            axis.scatter(*np.transpose(found), s=4, color=figures.colour_of(methods, method), linewidths=0)
+            axis.scatter(*real.T, s=3, color="#bbbbbb", linewidths=0, rasterized=True)
+            axis.scatter(
+                *np.transpose(found), s=4, color=figures.colour_of(methods, method), linewidths=0, rasterized=True
+            )
             axis.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), aspect="equal", xticks=[], yticks=[])
             axis.set_title(f"{step} iterations", fontsize=8)
         row[0].set_ylabel(f"{case}\n{method}", fontsize=8)

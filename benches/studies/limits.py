@@ -55,8 +55,8 @@ FORMS = {
 
 def cases(profile: str) -> dict[str, Case]:
     """The same training in both precisions."""
-    epochs = {"tiny": 1, "default": 20, "full": 200}[profile]
-    return {name: {**SETTINGS, "files": [], "epochs": epochs, "dtype": name} for name in ("float32", "float64")}
+    sizes = {"tiny": {"epochs": 1, "batch": 350}, "default": {"epochs": 20}, "full": {"epochs": 200}}[profile]
+    return {name: {**SETTINGS, **sizes, "files": [], "dtype": name} for name in ("float32", "float64")}
 
 
 @cache
