@@ -90,8 +90,8 @@ def check_ranks(group: Any = None, **named: Any) -> None:
 
     Args:
         group: of torch.distributed; None: all processes.
-        **named: what must be equal: objects with ``state_dict()`` (KeyedBatchSampler, MixLoader, ArrayLoader) by their
-            state, anything else by its ``repr``. All ranks name the same.
+        **named: what must be equal: objects with ``state_dict()`` (KeyedBatchSampler, MixLoader, ArrayLoader,
+            StreamLoader) by their state but for their rank, anything else by its ``repr``. All ranks name the same.
 
     Raises:
         MixError: on every rank, if they differ in any of it; the message says who has what.
@@ -110,8 +110,15 @@ def about(named: Mapping[str, Any]) -> dict[str, Any]:
     versions = made_with()
     words: dict[str, Any] = {name: versions[name] for name in ("mixops", "numpy")}
     for name, value in named.items():
-        words[name] = value.state_dict() if hasattr(value, "state_dict") else repr(value)
+        words[name] = _of_any_rank(value.state_dict()) if hasattr(value, "state_dict") else repr(value)
     return words
+
+
+def _of_any_rank(state: Any) -> Any:
+    """A state without what each rank has for itself: streams save their rank."""
+    if not isinstance(state, Mapping):
+        return state
+    return {name: _of_any_rank(value) for name, value in state.items() if name != "rank"}
 
 
 def digest(words: Mapping[str, Any]) -> int:

@@ -24,6 +24,18 @@ __all__ = ["Shard", "StreamLoader", "huggingface_shards", "tar_shards"]
 
 _LANES = 4
 
+#: What a DataLoader may be told: nothing that would change the order, and nothing that is said otherwise here.
+_OPTIONS = (
+    "prefetch_factor",
+    "multiprocessing_context",
+    "worker_init_fn",
+    "timeout",
+    "pin_memory",
+    "pin_memory_device",
+    "persistent_workers",
+    "generator",
+)
+
 
 class StreamLoader:
     """Batches of a sharded stream: nothing lost, nothing twice, the same for any number of workers and after a restart.
@@ -52,7 +64,8 @@ class StreamLoader:
             pass can go on with the next sample; "warn" and leave it out.
         rank: of this process, 0 ≤ rank < world_size; None reads torch.distributed, if it is initialised.
         world_size: number of processes; None as for rank.
-        options: of the DataLoader where there are workers: ``prefetch_factor``, ``multiprocessing_context``, ...
+        options: of the DataLoader where there are workers: ``prefetch_factor``, ``multiprocessing_context``,
+            ``worker_init_fn``, ``timeout``, ``pin_memory``, ...
 
     Raises:
         MixError: if an argument is out of range, there are fewer shards than ranks or lanes, fewer lanes than workers,
@@ -89,7 +102,12 @@ class StreamLoader:
             raise MixValueError(f"{owner}: batch_size=0, expected 1 or more")
         streams.order_stream(seed, 0)  # refuses a seed that is none
         self.seed = int(seed)
-        self.shuffle = count(owner, "shuffle", int(shuffle) if isinstance(shuffle, bool) else shuffle)
+        if shuffle is True:
+            raise MixValueError(
+                f"{owner}: shuffle=True, expected how many samples are shuffled among themselves: shuffle=1000, say, "
+                "as many as memory holds undecoded in each lane"
+            )
+        self.shuffle = 0 if shuffle is False else count(owner, "shuffle", shuffle)
         self.num_workers = count(owner, "num_workers", num_workers)
         if lanes is not None and not count(owner, "lanes", lanes):
             raise MixValueError(f"{owner}: lanes=0, expected 1 or more")
@@ -97,6 +115,11 @@ class StreamLoader:
             raise MixValueError(f"{owner}: on_bad={on_bad!r}, expected 'raise' or 'warn'")
         if collate is not None and not callable(collate):
             raise MixTypeError(f"{owner}: collate is {type(collate).__name__}, expected a callable")
+        unknown = [name for name in options if name not in _OPTIONS]
+        if unknown:
+            raise MixTypeError(
+                f"{owner}: got {unknown[0]}=, expected arguments of its own, or of a DataLoader {', '.join(_OPTIONS)}"
+            )
         self.collate = collate or partial(collate_for_mixing, fields={})
         self.drop_last, self.on_bad, self.options = bool(drop_last), on_bad, options
         self.stages = KeyedDataset(self.shards, stage).stages

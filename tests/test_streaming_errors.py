@@ -233,6 +233,9 @@ def test_what_is_no_stream_is_refused(folder: Path) -> None:
         ([[1]], {"rank": 0}, "expected both or neither"),
         ([[1]], {"collate": 3}, "collate is int"),
         ([[1]], {"stage": 3}, "stage 3 is no callable"),
+        ([[1]], {"shuffle": True}, "shuffle=True, expected how many samples"),
+        ([[1]], {"colate": list}, "got colate=, expected arguments of its own, or of a DataLoader prefetch_factor"),
+        ([[1]], {"in_order": False}, "got in_order="),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(shards: Any, options: dict[str, Any], match: str) -> None:

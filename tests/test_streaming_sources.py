@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loading import more_workers, same, stateful
 from mixops.pipelines import MixLoader, PerSample
+from mixops.pipelines.ranks import about
 from mixops.pipelines.stream_lanes import Pass, Turns
 from mixops.pipelines.streaming import StreamLoader, huggingface_shards
 from streamed import KINDS, ids, plain
@@ -229,6 +230,13 @@ def test_ranks_share_the_stream_and_draw_different_plans(folder: Path) -> None:
     assert lams[0] != lams[1]
 
 
+def test_ranks_that_read_one_stream_do_not_differ_by_their_rank(folder: Path) -> None:
+    source = streamed.shards(folder, "tar")
+    words = [about({"loader": streamed.mixing(source, rank=rank, world_size=2)}) for rank in range(2)]
+    assert words[0] == words[1]
+    assert words[0] != about({"loader": streamed.mixing(source, rank=1, world_size=2, seed=8)})
+
+
 def test_a_state_belongs_to_a_rank(folder: Path) -> None:
     source = streamed.shards(folder, "tar")
     state = streamed.loader(source, rank=0, world_size=2).state_dict()
@@ -277,6 +285,29 @@ def test_a_stateful_loader_over_hugging_face_resumes_through_its_own_state(worke
     second = made(workers)
     second.load_state_dict(first.state_dict())
     assert same(head + list(second), whole)
+
+
+@stateful
+def test_the_epochs_behind_a_resumed_one_of_hugging_face_are_whole_and_shuffled_anew() -> None:
+    def made() -> MixLoader:
+        rows = {"x": np.eye(20, dtype=np.float32), "id": range(20)}
+        stream = Dataset.from_dict(rows).to_iterable_dataset(num_shards=2).with_format("torch")
+        loader = StatefulDataLoader(stream.shuffle(seed=3, buffer_size=20), 4, num_workers=0)
+        return MixLoader(loader, mx.Mixup(0.8), {"x": mx.Field("b d")}, seed=7)
+
+    loader = made()
+    whole = [list(loader) for _ in range(3)]
+    orders = [ids(epoch) for epoch in whole]
+    assert [sorted(order) for order in orders] == [list(range(20))] * 3
+    assert orders[0] != orders[1]
+    first = made()
+    list(first)
+    running = iter(first)
+    next(running)
+    second = made()
+    second.load_state_dict(first.state_dict())
+    list(second)  # without the samples that the buffer held, so Hugging Face has it
+    assert same(list(second), whole[2])
 
 
 def test_a_plain_dataloader_over_hugging_face_depends_on_the_number_of_workers() -> None:
