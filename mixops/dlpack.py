@@ -1,8 +1,8 @@
-"""Arrays that other libraries keep on a GPU (CuPy, JAX): torch borrows their memory, and they get theirs back.
+"""Arrays of other libraries: torch borrows memory on a GPU (CuPy, JAX), NumPy on the host; results go back as theirs.
 
-Nothing is copied and the host waits for nothing. When an array comes in, its library makes torch's current stream wait
-for what it has queued; when a result goes out, torch makes the library's stream wait for the kernel. Both is DLPack's
-rule: the consumer names its stream, the producer orders the work.
+Nothing is copied and the host waits for nothing. When an array on a GPU comes in, its library makes torch's current
+stream wait for what it has queued; when a result goes out, torch makes the library's stream wait for the kernel. Both
+is DLPack's rule: the consumer names its stream, the producer orders the work.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .backends import is_tensor
 from .errors import MixTypeError
 from .traced import is_jax, is_tracer
 
-#: Kinds of devices in DLPack's numbers: CUDA memory, and CUDA memory that moves between host and GPU by itself.
-CUDA, MANAGED = 2, 13
+#: Kinds of devices in DLPack's numbers: the host, CUDA memory, and CUDA memory that moves between both by itself.
+HOST, CUDA, MANAGED = 1, 2, 13
 #: Libraries whose arrays never change.
 _IMMUTABLE = ("jax", "jaxlib")
 #: What kernels may still be reading, oldest first, each with the event that follows its kernel.
@@ -32,9 +32,11 @@ _lock = Lock()
 def is_foreign(x: Any, anywhere: bool = False) -> bool:
     """True for an array, or a list of arrays, that speaks DLPack and is neither NumPy's nor torch's.
 
+    On the host it counts where its library takes arrays too, as the array API has it; JAX's do not, which JAX mixes.
+
     Args:
         x: anything.
-        anywhere: does it count wherever it lies, or only on a GPU?
+        anywhere: does it count wherever it lies and whatever its library takes?
     """
     if isinstance(x, np.ndarray) or is_tensor(x):
         return False
@@ -45,9 +47,10 @@ def is_foreign(x: Any, anywhere: bool = False) -> bool:
     if not hasattr(type(x), "__dlpack__") or not hasattr(type(x), "__dlpack_device__"):
         return False
     try:
-        return anywhere or int(x.__dlpack_device__()[0]) in (CUDA, MANAGED)
+        kind = None if anywhere else int(x.__dlpack_device__()[0])
     except Exception:  # whatever its library raises: the array was deleted, say, or lies on several devices
         return False
+    return kind in (None, CUDA, MANAGED) or (kind == HOST and not is_jax(x) and _taker(x) is not None)
 
 
 def _torch_has_cuda() -> bool:
@@ -60,25 +63,39 @@ def _torch_has_cuda() -> bool:
 
 
 class Loan:
-    """A foreign array, and where its result goes, as tensors on the same memory.
+    """A foreign array, and where its result goes, on the same memory: NumPy arrays on the host, tensors elsewhere.
 
     Args:
         x: the array, or a list of arrays.
         out: None, or an array of the same library to write into.
+        tensors: tensors on the host too?
 
     Raises:
-        MixTypeError: if torch cannot take the array, its library takes no tensors, or out is of another library or
+        MixTypeError: if torch or NumPy cannot take the array, its library takes none, or out is of another library or
             cannot be written.
     """
 
-    def __init__(self, x: Any, out: Any = None) -> None:
+    def __init__(self, x: Any, out: Any = None, tensors: bool = False) -> None:
         self._first = x[0] if isinstance(x, (list, tuple)) else x
-        self._takes = _taker(self._first)
+        takes = _taker(self._first)
+        if takes is None:
+            root = _root(self._first)
+            raise MixTypeError(
+                f"{_kind(self._first)}: neither x.__array_namespace__() nor {root} has from_dlpack, so no result could "
+                "become such an array: pass torch.from_dlpack(x) and convert what comes back"
+            )
+        self._takes = takes
         if out is not None:
             _check_out(self._first, out)
         self._given = out
-        self.x: Any = [_tensor(part) for part in x] if isinstance(x, (list, tuple)) else _tensor(x)
-        self.out: Any = self.x if out is x else None if out is None else _tensor(out)
+        borrowed = _tensor if tensors or not _on_host(self._first) else _array
+        self.x: Any = [borrowed(part) for part in x] if isinstance(x, (list, tuple)) else borrowed(x)
+        self.out: Any = self.x if out is x else None if out is None else borrowed(out)
+        if isinstance(self.out, np.ndarray) and not self.out.flags.writeable:
+            raise MixTypeError(
+                f"out= with {_kind(out)}: its library lends it to be read only, as those before DLPack 1.0 do: leave "
+                "out= away and take what comes back"
+            )
 
     def settled(self, result: Any) -> Any:
         """The result as an array of the library that lent x; tuples part by part.
@@ -93,11 +110,8 @@ class Loan:
         return handed if self._given is None else self._given
 
     def _returned(self, result: Any) -> Any:
-        import torch
-
         try:
-            # torch hands out tensors of the current device only.
-            with torch.cuda.device(result.device) if result.is_cuda else nullcontext():
+            with _device_of(result):
                 return self._takes(result)
         except Exception as error:  # whatever the library raises
             dtype = str(result.dtype).removeprefix("torch.")
@@ -108,20 +122,41 @@ class Loan:
 
 
 def _kind(x: Any) -> str:
-    return f"{type(x).__module__.partition('.')[0]} {type(x).__name__}"
+    return f"{_root(x)} {type(x).__name__}"
 
 
-def _taker(x: Any) -> Callable[[Any], Any]:
-    """What makes an array like x of anything that speaks DLPack."""
-    root = type(x).__module__.partition(".")[0]
-    namespace = x.__array_namespace__() if hasattr(x, "__array_namespace__") else sys.modules.get(root)
-    takes = getattr(namespace, "from_dlpack", None)
-    if takes is None:
+def _root(x: Any) -> str:
+    """Name of the library that an array is of."""
+    return type(x).__module__.partition(".")[0]
+
+
+def _taker(x: Any) -> Callable[[Any], Any] | None:
+    """What makes an array like x of anything that speaks DLPack; None where its library has no such function."""
+    namespace = x.__array_namespace__() if hasattr(x, "__array_namespace__") else sys.modules.get(_root(x))
+    return getattr(namespace, "from_dlpack", None)
+
+
+def _on_host(x: Any) -> bool:
+    try:
+        return int(x.__dlpack_device__()[0]) == HOST
+    except Exception:  # whatever its library raises: _tensor says so
+        return False
+
+
+def _device_of(result: Any) -> Any:
+    """A context in which the device of a result is the current one: torch hands out tensors of no other."""
+    return sys.modules["torch"].cuda.device(result.device) if getattr(result, "is_cuda", False) else nullcontext()
+
+
+def _array(x: Any) -> np.ndarray:
+    """A NumPy array on the memory of x, which lies on the host."""
+    try:
+        return np.from_dlpack(x)
+    except Exception as error:  # the library's, or NumPy's
         raise MixTypeError(
-            f"{_kind(x)}: neither x.__array_namespace__() nor {root} has from_dlpack, so no result could become "
-            "such an array: pass torch.from_dlpack(x) and convert what comes back"
-        )
-    return takes
+            f"{_kind(x)}: NumPy cannot take it over ({error}): expected a dtype that both know, and an array that lies "
+            "on the host"
+        ) from error
 
 
 def _tensor(x: Any) -> Any:
@@ -146,8 +181,7 @@ def _tensor(x: Any) -> Any:
 
 
 def _check_out(x: Any, out: Any) -> None:
-    root = type(x).__module__.partition(".")[0]
-    if root in _IMMUTABLE:
+    if _root(x) in _IMMUTABLE:
         raise MixTypeError(f"out= with {_kind(x)}: such arrays never change; leave out= away and take what comes back")
     if type(out) is not type(x):
         raise MixTypeError(f"out is {_kind(out)}, expected {_kind(x)} as x is")
@@ -159,7 +193,7 @@ def _hold(tensors: Any) -> None:
     with _lock:
         while _reading and _reading[0][0].query():
             _reading.popleft()
-        if one.is_cuda:
+        if getattr(one, "is_cuda", False):
             import torch
 
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it bare

@@ -81,9 +81,9 @@ def mix(
     """Apply a plan to an array: out[n] = x[base[n]], then each patch blended in with its opacity, in order.
 
     Args:
-        x: the source rows: a NumPy array, a torch tensor, a JAX array, traced ones too, an array that another library
-            has on a GPU (CuPy), or a list of equally sized samples of these; read only if you like. float64/32/16,
-            bfloat16 and uint8 blend; any dtype pastes.
+        x: the source rows: a NumPy array, a torch tensor, a JAX array, traced ones too, an array of another library
+            (CuPy, those of the array API standard) that DLPack lends, or a list of equally sized samples of these; read
+            only if you like. float64/32/16, bfloat16 and uint8 blend; any dtype pastes.
         plan: what to do; it may name rows of a source larger than the batch (``plan.on(rows)``). A DevicePlan is for
             launches that are recorded: CUDA graphs and torch.compile.
         layout: axis names, "b c h w". The plan's axes are found by name: t, or h and w, or t, h and w.
@@ -114,7 +114,7 @@ def mix(
     if isinstance(plan, (Plan, PlanSequence)) and plan.form is not None:
         plan = known(plan)
     if backend != "jax" and is_foreign(x, anywhere=backend == "cuda") and not _is_traced(plan):
-        loan = Loan(x, out)
+        loan = Loan(x, out, tensors=backend == "cuda")
         options: dict[str, Any] = {"fill": fill, "to": to, "threads": threads, "backend": backend}
         return loan.settled(mix(loan.x, plan, layout, kind, out=loan.out, **options))
     if isinstance(plan, DevicePlan):

@@ -45,7 +45,9 @@ class Frame:
     def __dlpack_device__(self) -> tuple[int, int]:
         return (self.kind, 0)
 
-    def __dlpack__(self, *, stream: Any = None, max_version: Any = None) -> Any:
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
         self.streams.append(stream)
         return self.tensor.__dlpack__(max_version=max_version)
 

@@ -146,9 +146,57 @@ def test_torch_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         mx.mix(frame(IMAGES), PLAN, "b c h w")
 
 
-def test_an_array_of_another_library_on_the_cpu_is_refused_with_the_way_out() -> None:
-    with pytest.raises(mx.MixTypeError, match=r"an array on a GPU \(CuPy, JAX\).*other arrays: numpy\.asarray\(x\)"):
-        mx.mix(Standard(torch.from_numpy(IMAGES), kind=1), PLAN, "b c h w")
+def test_an_array_of_the_standard_on_the_host_is_mixed_on_its_memory_by_numpys_loops() -> None:
+    def host(values: Any) -> Standard:
+        return Standard(torch.from_numpy(np.array(values)), kind=1)
+
+    x, labels = host(IMAGES), host([2, 0, 1, 1])
+    loan = dlpack.Loan(x)
+    assert isinstance(loan.x, np.ndarray)
+    assert loan.x.ctypes.data == x.tensor.data_ptr()
+    want = mx.mix(IMAGES, PLAN, "b c h w")
+    for mixed in (
+        mx.mix(x, PLAN, "b c h w"),
+        mx.mix(x, PLAN, "b c h w", backend="reference"),
+        mx.mix([host(row) for row in IMAGES], PLAN, "b c h w"),
+    ):
+        np.testing.assert_array_equal(values(mixed), want)
+    to = mx.Output("b h w c", "float16", mean=0.5)
+    np.testing.assert_array_equal(values(mx.mix(x, PLAN, "b c h w", to=to)), mx.mix(IMAGES, PLAN, "b c h w", to=to))
+    out = host(np.zeros_like(IMAGES))
+    assert mx.mix(x, PLAN, "b c h w", out=out) is out
+    np.testing.assert_array_equal(values(out), want)
+    soft = mx.mix_batch((x, labels), PLAN, {0: mx.Field("b c h w"), 1: mx.Labels(3)})[1]
+    np.testing.assert_array_equal(values(soft), mx.soft_targets(np.array([2, 0, 1, 1]), PLAN, 3))
+    np.testing.assert_array_equal(values(x), IMAGES)
+    assert mx.Mixup(pairing="other_class").draw(np.random.default_rng(0), mx.Spec(4), labels=labels).n == 4
+
+
+def test_out_that_is_lent_read_only_is_refused() -> None:
+    class Old(Standard):
+        def __dlpack__(self, *, stream: Any = None) -> Any:  # type: ignore[override]
+            return self.tensor.__dlpack__()
+
+    x, out = Old(torch.from_numpy(IMAGES), kind=1), Old(torch.zeros(IMAGES.shape), kind=1)
+    np.testing.assert_array_equal(values(mx.mix(x, PLAN, "b c h w")), mx.mix(IMAGES, PLAN, "b c h w"))
+    for into in (x, out):
+        with pytest.raises(mx.MixTypeError, match=r"out= with .* Old: .* read only"):
+            mx.mix(x, PLAN, "b c h w", out=into)
+    assert not values(out).any()
+
+
+def test_what_numpy_cannot_take_over_is_named() -> None:
+    x = Standard(torch.zeros(4, 3, 6, 8, dtype=torch.bfloat16), kind=1)
+    with pytest.raises(
+        mx.MixTypeError, match=r"frames_library Standard: NumPy cannot take it over \(.*expected a dtype"
+    ):
+        mx.mix(x, PLAN, "b c h w")
+
+
+def test_an_array_on_the_host_whose_library_takes_none_is_refused_with_the_way_out() -> None:
+    x = type("Lone", (Frame,), {"__module__": "a_library_that_is_not_there"})(torch.from_numpy(IMAGES.copy()), kind=1)
+    with pytest.raises(mx.MixTypeError, match=r"Lone: expected .*from_dlpack.*others: numpy\.asarray\(x\)"):
+        mx.mix(x, PLAN, "b c h w")
 
 
 @pytest.mark.parametrize("error", [BufferError("on two devices"), TypeError("deleted")], ids=str)

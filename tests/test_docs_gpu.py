@@ -82,10 +82,17 @@ def in_place() -> None:
         mx.mix(X, PLAN, "b d", out=X, backend="cuda")
 
 
-def lent(name: str, device: int, pointer: int | None = 0, *, in_place: bool = False) -> Callable[[], None]:
+def lent(
+    name: str,
+    device: int,
+    pointer: int | None = 0,
+    *,
+    in_place: bool = False,
+    base: type[frames.Frame] = frames.Standard,
+) -> Callable[[], None]:
     """What is said of an array of the class of this name, "library.Class", on a device of this kind."""
     module, _, kind = name.rpartition(".")
-    x = type(kind, (frames.Standard,), {"__module__": module})(X, device)
+    x = type(kind, (base,), {"__module__": module})(X, device)
 
     def none(device: Any) -> Any:
         raise AssertionError("Torch not compiled with CUDA enabled")
@@ -128,7 +135,7 @@ CAUSES: dict[str, Callable[[], Any]] = {
     "out with several elements in one place": lambda: mx.mix(X, PLAN, "b d", out=torch.zeros(1, 4).expand(3, 4)),
     "a sparse tensor": lambda: mx.mix(X.to_sparse(), PLAN, "b d"),
     "out= with JAX": lent("jaxlib._jax.ArrayImpl", 2, in_place=True),
-    "an array of another library on the CPU": lent("dpnp.dpnp_array", 1),
+    "an array on the CPU whose library takes none": lent("tensorflow.EagerTensor", 1, base=frames.Frame),
     "a torch without CUDA, an array with it": lent("cupy.ndarray", 2, None),
     "managed memory": lent("cupy.ndarray", 13),
 }

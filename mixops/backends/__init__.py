@@ -75,8 +75,9 @@ def backend_for(x: Any, name: str | None = None) -> Any:
             name = "jax"
         else:
             raise MixTypeError(
-                f"{type(one).__name__}: expected a NumPy array, a torch tensor, an array on a GPU (CuPy, JAX), or a "
-                "list of equally sized samples; other arrays: numpy.asarray(x)"
+                f"{type(one).__name__}: expected a NumPy array, a torch tensor, a JAX array, an array of a library "
+                "with DLPack and from_dlpack (CuPy, the array API), or a list of equally sized samples; TensorFlow's "
+                "tensors: mixops.pipelines.tf_ops.mixed; others: numpy.asarray(x)"
             )
     elif name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
