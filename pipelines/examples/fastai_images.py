@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import mixops as mx
 
 images, labels = digits()
-x, y = torch.from_numpy(images[:320]).float() / 16, torch.from_numpy(labels[:320])
+x, y = torch.from_numpy(images[:320]).float() / 255, torch.from_numpy(labels[:320])
 train, valid = TensorDataset(x[:256], y[:256]), TensorDataset(x[256:], y[256:])
 loaders = DataLoaders(DataLoader(train, 64, shuffle=True), DataLoader(valid, 64))
 

@@ -30,7 +30,7 @@ class Classifier(lightning.LightningModule):
 
 
 images, labels = digits()
-data = TensorDataset(torch.from_numpy(images[:256]).float() / 16, torch.from_numpy(labels[:256]))
+data = TensorDataset(torch.from_numpy(images[:256]).float() / 255, torch.from_numpy(labels[:256]))
 mixing = BatchMixing(mx.CutMix(1.0), {0: mx.Field("b c h w"), 1: mx.Labels(10)}, seed=7)
 trainer = lightning.Trainer(
     max_epochs=2, accelerator="cpu", callbacks=[mixing], logger=False, enable_checkpointing=False, log_every_n_steps=1

@@ -8,7 +8,7 @@ from timm.loss import SoftTargetCrossEntropy
 from torch.utils.data import DataLoader, TensorDataset
 
 images, labels = digits()
-x = torch.from_numpy(images[:240]).float().div(16).repeat_interleave(4, 2).repeat_interleave(4, 3)
+x = torch.from_numpy(images[:240]).float().div(255).repeat_interleave(4, 2).repeat_interleave(4, 3)
 loader = DataLoader(TensorDataset(x, torch.from_numpy(labels[:240])), batch_size=33, shuffle=True)  # odd: no matter
 
 torch.manual_seed(0)  # the draws follow torch's seed, or seed= of their own

@@ -11,7 +11,7 @@ import mixops as mx
 
 images, labels = digits()
 data = [
-    {"pixel_values": torch.from_numpy(image).float() / 16, "labels": int(label)}
+    {"pixel_values": torch.from_numpy(image).float() / 255, "labels": int(label)}
     for image, label in zip(images[:288], labels[:288], strict=True)
 ]
 size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
