@@ -512,6 +512,27 @@ def test_the_accuracy_of_what_is_traced_is_refused() -> None:
         jax.jit(mx.mixed_accuracy)(soft, soft)
 
 
+def test_samples_of_several_libraries_are_refused() -> None:
+    import torch
+
+    plan = mx.CutMix().draw(rng(), SPEC)
+    given = {"numpy": IMAGES[0], "jax": jnp.array(IMAGES[0]), "torch": torch.from_numpy(IMAGES[0])}
+    for one in given.values():
+        for other in given.values():
+            samples = [one, one, other, one]
+            if one is other:
+                mx.mix(samples, plan, "b c h w")
+            else:
+                with pytest.raises(mx.MixError, match=r"sample 0 is .*, sample 2 "):
+                    mx.mix(samples, plan, "b c h w")
+    with pytest.raises(mx.MixTypeError, match=r"sample 0 is a ndarray, sample 1 a .*Tracer: expected samples of one"):
+        jax.jit(lambda x: mx.mix([IMAGES[0], x, *IMAGES[2:]], plan, "b c h w"))(IMAGES[1])
+    together = jax.jit(lambda x: mx.mix([jnp.array(IMAGES[0]), x, *map(jnp.array, IMAGES[2:])], plan, "b c h w"))
+    naive.mix(IMAGES, plan, "b c h w").check(np.asarray(together(IMAGES[1])))
+    views = [IMAGES[0], IMAGES[1].view(np.memmap), *IMAGES[2:]]
+    naive.mix(IMAGES, plan, "b c h w").check(mx.mix(views, plan, "b c h w"))
+
+
 def test_a_traced_plan_on_a_tensor_is_refused() -> None:
     import torch
 

@@ -58,6 +58,8 @@ def backend_for(x: Any, name: str | None = None) -> Any:
         MixError: if the name is unknown or the backend does not take this type.
     """
     one = x[0] if _listed(x) and len(x) else x
+    if one is not x and len(set(map(type, x))) > 1:
+        _check_together(x)
     tensors = () if not is_tensor(one) else x if one is not x else (x,)
     on_cpu = all(t.is_cpu for t in tensors)
     if tensors:
@@ -82,14 +84,29 @@ def backend_for(x: Any, name: str | None = None) -> Any:
     elif name not in _MODULES:
         raise MixValueError(f"backend={name!r}: expected one of {', '.join(_MODULES)}")
     else:
-        kind = "tensor" if tensors else "numpy" if isinstance(one, np.ndarray) else "jax" if is_jax(one) else ""
-        if kind not in _TAKES[name]:
+        if _kind(one) not in _TAKES[name]:
             wanted = " or ".join(_TAKES[name].values())
             raise MixTypeError(f"backend={name!r} on {type(one).__name__}: expected {wanted}")
     module = _module(name)
     if name == "cuda":
         module.check_device(one)
     return module
+
+
+def _kind(one: Any) -> str:
+    """Whose array it is, nothing for one of a library that is not known."""
+    return "tensor" if is_tensor(one) else "numpy" if isinstance(one, np.ndarray) else "jax" if is_jax(one) else ""
+
+
+def _check_together(samples: Sequence[Any]) -> None:
+    """Raise unless samples of several types are of one library, as views and traced arrays are."""
+    kinds = [_kind(sample) or type(sample).__name__ for sample in samples]
+    for i, kind in enumerate(kinds):
+        if kind != kinds[0]:
+            raise MixTypeError(
+                f"sample 0 is a {type(samples[0]).__name__}, sample {i} a {type(samples[i]).__name__}: expected "
+                "samples of one library; convert them first"
+            )
 
 
 def _check_tensors(tensors: Sequence[Any], on_cpu: bool, name: str | None) -> None:
