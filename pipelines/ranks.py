@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -110,15 +110,17 @@ def about(named: Mapping[str, Any]) -> dict[str, Any]:
     versions = made_with()
     words: dict[str, Any] = {name: versions[name] for name in ("mixops", "numpy")}
     for name, value in named.items():
-        words[name] = _of_any_rank(value.state_dict()) if hasattr(value, "state_dict") else repr(value)
+        words[name] = dict(_of_any_rank(value.state_dict())) if hasattr(value, "state_dict") else repr(value)
     return words
 
 
-def _of_any_rank(state: Any) -> Any:
-    """A state without what each rank has for itself: streams save their rank."""
-    if not isinstance(state, Mapping):
-        return state
-    return {name: _of_any_rank(value) for name, value in state.items() if name != "rank"}
+def _of_any_rank(state: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a state, those of parts too, but for what each rank has for itself: streams save their rank."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from _of_any_rank(value, f"{above}{name}.")
+        elif name != "rank":
+            yield f"{above}{name}", value
 
 
 def digest(words: Mapping[str, Any]) -> int:

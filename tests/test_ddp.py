@@ -184,7 +184,10 @@ def differing(rank: int, world: int) -> dict[str, str]:
             said[name] = f"{type(error).__name__}: {error}"
         dist.barrier()
     ranks.made_with = versions  # type: ignore[attr-defined]  # this process ends here
-    for name, make in {"version": loader, "check": lambda: check_ranks(seed=rank // 2, lr=0.1)}.items():
+    for name, make in {
+        "version": loader,
+        "check": lambda: check_ranks(seed=rank // 2, lr=0.1, loader=made["order"]()),
+    }.items():
         try:
             list(make())
         except Exception as error:
@@ -206,7 +209,7 @@ def test_ranks_that_differ_are_refused_in_words_on_every_rank(tmp_path: Path) ->
         "end": "rank 2 is at the end of its epoch, and rank 0 is not",
         "place": "shares samples out as rank, world size = 0, 1, but this process is",
         "version": "do not agree on mixops: 0.1.0 on ranks 0, 1; 9.9.9 on rank 2",
-        "check": "seed: 0 on ranks 0, 1; 1 on rank 2",
+        "check": "seed: 0 on ranks 0, 1; 1 on rank 2, loader: sampler.seed=5 on ranks 0, 1; sampler.seed=6 on rank 2. ",
     }
     for rank, said in enumerate(launch(tmp_path / "run", 3, differing)):
         assert said.keys() == expected.keys()
