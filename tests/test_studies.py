@@ -140,6 +140,7 @@ def test_what_is_the_same_in_every_run_is_equal_without_a_margin() -> None:
     claim = evidence.Claim("the same", "somebody", "nll", "b", "a", "equal")
     (found,) = evidence.verdicts(runs, {"one": {}}, [claim], MEASURES)
     assert (found["verdict"], found["as_claimed"]) == ("shows", 3)
+    assert found["sentence"].endswith("where no difference at all counts as equal; as claimed on 3 of 3 seeds.")
 
 
 def test_a_claim_over_cases_takes_the_mean_of_each_seed() -> None:

@@ -217,6 +217,8 @@ def sentence(claim: Claim, whole: Mapping[str, Any], measure: Measure, cases: in
 
 
 def _margin(claim: Claim, measure: Measure) -> str:
+    if claim.direction == "equal" and not claim.within:
+        return ", where no difference at all counts as equal"
     if claim.direction == "equal":
         return f", where ±{measure.plain(claim.within)}{measure.unit} counts as equal"
     return f", where {measure.plain(claim.within)}{measure.unit} is allowed" if claim.within else ""

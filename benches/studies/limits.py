@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import mixops as mx
 
+DEFINITION = "the definition of a plan"
 SETTINGS: dict[str, Any] = {"classes": 10, "batch": 64, "learning_rate": 0.1, "momentum": 0.9, "width": 64}
 #: Rows of the digits that are trained on; the others are the test set.
 TRAINING = 1400
@@ -42,11 +43,10 @@ class Form(NamedTuple):
     soft: bool = False
 
 
-TINY = 1e-6
 FORMS = {
     "none": Form(None, "none"),
     "α = 0": Form(mx.Mixup(0.0), "none"),
-    "α = 1e-6": Form(mx.Mixup(TINY), "none"),
+    "α = 1e-6": Form(mx.Mixup(1e-6), "none"),
     "λ = 1": Form(mx.Mixup(1.0), "none", lam=1.0),
     "two losses": Form(mx.Mixup(1.0), "one soft target"),
     "one soft target": Form(mx.Mixup(1.0), "two losses", soft=True),
@@ -137,15 +137,23 @@ def claims() -> list[Claim]:
     """What follows from the definition, with the margin that rounding is given."""
     single, double = {"dtype": "float32"}, {"dtype": "float64"}
     found = []
-    for method, says in (("α = 0", "Mixup of α = 0"), ("λ = 1", "A plan of λ = 1")):
+    for method, says, source in (("α = 0", "Mixup of α = 0", ZHANG), ("λ = 1", "A plan of λ = 1", DEFINITION)):
         text = f"{says} is training without mixing: equal weights after the last step, to the last bit"
-        found.append(Claim(text, ZHANG, "weights", method, "none", "equal"))
+        found.append(Claim(text, source, "weights", method, "none", "equal"))
     text = "Mixup of α = 0.000001, which leaves a batch or swaps whole rows, is training without mixing"
-    for method, says in (("α = 1e-6", text), ("two losses", "Two weighted losses are one soft target")):
+    for method, says, source in (
+        ("α = 1e-6", text, ZHANG),
+        ("two losses", "Two weighted losses are one soft target", "cross-entropy is linear in its target"),
+    ):
         found += [
-            Claim(f"{says}: equal gradients, float32", ZHANG, "gradient", method, "none", "equal", single, within=1e-5),
-            Claim(f"{says}: equal gradients, float64", ZHANG, "gradient", method, "none", "equal", double, within=1e-6),
-            Claim(f"{says}: equal runs, float64", ZHANG, "weights", method, "none", "equal", double, within=1e-5),
+            Claim(
+                f"{says}: equal {what}, {where['dtype']}", source, measure, method, "none", "equal", where, within=bound
+            )
+            for what, measure, where, bound in (
+                ("gradients", "gradient", single, 1e-5),
+                ("gradients", "gradient", double, 1e-6),
+                ("runs", "weights", double, 1e-5),
+            )
         ]
     for method, against in (("α = 1e-6", "none"), ("two losses", "one soft target")):
         text = f"{method} ends at the accuracy of {against}"
