@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,22 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 # The first call of a kernel compiles it, which no deadline of a single example can allow for.
 settings.register_profile("mixops", deadline=None, max_examples=50)
 settings.load_profile("mixops")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected_once() -> Iterator[None]:
+    """What earlier files have left is collected once and then let be.
+
+    Trainers, and tests of memory, collect garbage whenever they run; with the millions of objects that torch, JAX and
+    their compilers keep for a whole process, each of these collections would take seconds.
+    """
+    gc.collect()
+    gc.freeze()
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
 
 
 @dataclass(frozen=True)
