@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,8 +38,7 @@ from .traced import has_tracers, known, replaced
 KINDS = ("continuous", "discrete", "valid")
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What a backend is asked to do; everything in it has been checked.
 
     Args:
@@ -143,8 +141,7 @@ def _is_traced(plan: Any) -> bool:
     return isinstance(plan, (Plan, PlanSequence)) and plan.form is not None and has_tracers(plan)
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A mix that has passed every check; all that is left is to run it.
 
     Args:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as parameters
 from typing import Any
@@ -268,7 +267,7 @@ def mix_batch(
     loans = {}
     for name, item in items.items():
         if is_foreign(item):
-            with _about(name):
+            with _About(name):
                 loans[name] = Loan(item, (out or {}).get(name))
     if loans:
         lent = _replaced(batch, {name: loan.x for name, loan in loans.items()})
@@ -277,13 +276,13 @@ def mix_batch(
         return _replaced(mixed, {name: loan.settled(mixed[name]) for name, loan in loans.items()})
     counts = {}
     for name, item in items.items():
-        with _about(name):
+        with _About(name):
             counts[name] = fields[name].rows(item)
     if len(set(counts.values())) > 1:
         raise MixValueError(f"the fields have {counts} rows: expected the same number in all of them")
     jobs = {}
     for name, item in items.items():
-        with _about(name):
+        with _About(name):
             jobs[name] = fields[name].ready(
                 item, plan, to=(to or {}).get(name), out=(out or {}).get(name), threads=threads
             )
@@ -314,10 +313,10 @@ def spec_of(batch: Any, fields: Fields, *, epoch: int | None = None, training: b
     boxed = [(n, f) for n, f in arrays if f.kind == "continuous" and box_axes_of(parse_layout(f.layout))]
     if not arrays:
         name = next(iter(fields))
-        with _about(name):
+        with _About(name):
             return Spec(fields[name].rows(items[name]), epoch=epoch, training=training)
     name, field = (boxed or arrays)[0]
-    with _about(name):
+    with _About(name):
         return Spec.like(items[name], field.layout, epoch=epoch, training=training)
 
 
@@ -344,9 +343,11 @@ def evidence_of(batch: Any, fields: Fields, op: Any) -> dict[str, np.ndarray]:
         >>> evidence_of(batch, {0: Field("b d"), 1: Labels(10)}, mx.Mixup(pairing="other_class"))
         {'labels': array([3, 1])}
     """
-    evidence = {}
-    items = _items(batch, fields)
+    evidence: dict[str, np.ndarray] = {}
     uses = getattr(op, "uses", ())
+    if not op.needs and not uses:
+        return evidence
+    items = _items(batch, fields)
     for need in (*op.needs, *uses):
         source = (
             next((items[n] for n, f in fields.items() if isinstance(f, Labels)), None) if need == "labels" else None
@@ -423,13 +424,18 @@ def _one_hot(mask: Any, place: int, num_classes: int) -> Any:
 # -- dicts, tuples and lists ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _about(name: Any) -> Iterator[None]:
-    """Put the name of the field before the message of a MixError."""
-    try:
-        yield
-    except MixError as error:
-        raise type(error)(f"field {name!r}: {error}") from None
+class _About:
+    """Puts the name of the field before the message of a MixError; a generator would take three times as long."""
+
+    def __init__(self, name: Any) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, MixError):
+            raise type(error)(f"field {self._name!r}: {error}") from None
 
 
 def _names(keys: Any) -> str:
@@ -438,11 +444,13 @@ def _names(keys: Any) -> str:
 
 def _items(batch: Any, fields: Fields) -> dict[Any, Any]:
     """The items of the batch that have a field, in the order of the fields; all checked to be there."""
-    if not isinstance(batch, (Mapping, tuple, list)):
+    if not isinstance(batch, (dict, tuple, list, Mapping)):
         raise MixTypeError(f"batch: got {type(batch).__name__}, expected a dict, a tuple or a list of arrays")
-    if not isinstance(fields, Mapping) or not fields or not all(isinstance(f, Entry) for f in fields.values()):
+    # Field and Labels by name: to ask whether something is an abstract Entry takes longer.
+    entries = isinstance(fields, (dict, Mapping)) and all(isinstance(f, (Field, Labels)) for f in fields.values())
+    if not entries or not fields:
         raise MixTypeError(f"fields: got {fields!r}, expected one or more of {{name: Field(...) or Labels(...)}}")
-    keys = list(batch) if isinstance(batch, Mapping) else list(range(len(batch)))
+    keys = range(len(batch)) if isinstance(batch, (tuple, list)) else batch
     for name in fields:
         if name not in keys:
             raise MixValueError(f"field {name!r} is not in the batch: expected one of {_names(keys)}")
@@ -451,7 +459,7 @@ def _items(batch: Any, fields: Fields) -> dict[Any, Any]:
 
 def _replaced(batch: Any, mixed: dict[Any, Any]) -> Any:
     """A batch of the same type with these items replaced."""
-    if isinstance(batch, MutableMapping):
+    if isinstance(batch, (dict, MutableMapping)):
         result = copy.copy(batch)
         for name, item in mixed.items():
             result[name] = item

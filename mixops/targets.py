@@ -87,11 +87,17 @@ def soft_targets(
         loan = Loan(labels)
         return loan.settled(soft_targets(loan.x, plan, num_classes, smoothing, ignore_index=ignore_index))
     labels = _given(labels)
-    if is_tensor(labels) and labels.device.type == "cpu" and not _is_float(labels):
+    if is_tensor(labels) and labels.is_cpu and not _is_float(labels):
         # The same memory as an array: NumPy's small steps cost a fraction of torch's.
-        import torch
+        soft = _softened(_given(labels.numpy()), plan, num_classes, smoothing, ignore_index)
+        return sys.modules["torch"].from_numpy(soft)
+    return _softened(labels, plan, num_classes, smoothing, ignore_index)
 
-        return torch.from_numpy(soft_targets(labels.numpy(), plan, num_classes, smoothing, ignore_index=ignore_index))
+
+def _softened(
+    labels: Any, plan: Plan | PlanSequence, num_classes: int | None, smoothing: float, ignore_index: int | None
+) -> Any:
+    """``soft_targets`` of checked arguments."""
     rows, weights = _leaves(plan, labels)
     if not weights[:1].all():  # where the first row weighs all of its columns, no column is idle
         used = weights.any(0)
@@ -316,7 +322,7 @@ def _ids(
 
 
 def _scattered(ids: Any, weights: Any, num_classes: int) -> Any:
-    """(N, C) of zeros to which each weight is added at its id, column by column: within one no cell is met twice."""
+    """(N, C) of zeros to which each weight is added at its id; a row's weights in order, so that all round alike."""
     if is_tensor(ids):  # scatter, unlike an index, takes an id below 0 or above the last class for a mistake
         soft = weights.new_zeros((len(ids), num_classes))
         for m in range(ids.shape[1]):
@@ -325,9 +331,7 @@ def _scattered(ids: Any, weights: Any, num_classes: int) -> Any:
         return soft
     cells = ids + ascending(len(ids), np.int64)[:, None] * num_classes
     soft = np.zeros(len(ids) * num_classes, weights.dtype)
-    for m in range(ids.shape[1]):
-        at = cells[:, m]
-        soft[at] = soft[at] + weights[:, m] if m else weights[:, m]
+    np.add.at(soft, cells.ravel(), weights.ravel())
     return soft.reshape(len(ids), num_classes)
 
 

@@ -142,10 +142,7 @@ def collate_for_mixing(samples: Sequence[Any], fields: Mapping[Any, Any]) -> Any
     items = {}
     for name in names:
         column = [sample[name] for sample in samples]
-        rows = None
-        if isinstance(fields.get(name), mx.Field):
-            _check_column(name, column)
-            rows = _rows(column)
+        rows = _rows(name, column) if isinstance(fields.get(name), mx.Field) else None
         items[name] = collate(column) if rows is None else rows
     if isinstance(first, Mapping):
         return items
@@ -174,14 +171,15 @@ def _check_column(name: Any, column: list[Any]) -> None:
             )
 
 
-def _rows(column: list[Any]) -> list[Any] | None:
+def _rows(name: Any, column: list[Any]) -> list[Any] | None:
     """The samples as a source of rows that mix takes, tensors where torch is loaded; None unless all are alike."""
-    first = column[0]
-    if not hasattr(first, "shape") or not first.shape:
-        return None
-    torch = sys.modules.get("torch")
+    first, torch = column[0], sys.modules.get("torch")
     kind = np.ndarray if torch is None or isinstance(first, np.ndarray) else torch.Tensor
-    if not all(isinstance(one, kind) and one.shape == first.shape and one.dtype == first.dtype for one in column):
+    shape, dtype = getattr(first, "shape", None), getattr(first, "dtype", None)
+    if not all(isinstance(one, kind) and one.shape == shape and one.dtype == dtype for one in column):
+        _check_column(name, column)
+        return None
+    if not shape:
         return None
     return column if torch is None or kind is torch.Tensor else [torch.as_tensor(one) for one in column]
 

@@ -265,6 +265,8 @@ def test_the_sparse_form_refuses_what_is_no_id() -> None:
 def test_words_as_labels_and_plans_of_another_kind_are_refused() -> None:
     with pytest.raises(mx.MixTypeError, match="number the classes"):
         mx.soft_targets(["cat", "dog"], PLAN, 2)
+    with pytest.raises(mx.MixTypeError, match="number the classes"):
+        mx.soft_targets(torch.zeros(5, dtype=torch.complex64), PLAN, 2)
     with pytest.raises(mx.MixTypeError, match="expected a Plan"):
         mx.soft_targets([0, 1], "Mixup", 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def _run_tensor(job: Job) -> Any:
     x = [_array_of(t) for t in job.x] if isinstance(job.x, Sequence) else _array_of(job.x)
     dtype = dtype_name(job.x)
     out = None if job.out is None else _array_of(job.out)
-    done = _mixed(replace(job, x=x, out=out), dtype, np.dtype(np.uint16))
+    done = _mixed(job._replace(x=x, out=out), dtype, np.dtype(np.uint16))
     if done is None or job.out is not None:
         return None if done is None else job.out
     if (dtype if job.to is None else job.to.dtype) == "bfloat16":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -38,11 +39,7 @@ class Rows:
         if not listed:
             self._start, self._step = start(rows), rows.strides[0]
         self.names, self.shape = tuple(rest[i] for i in order), tuple(shape[i] for i in order)
-        self.strides: dict[str, int] = {}
-        step = self.itemsize
-        for name, extent in zip(self.names[::-1], self.shape[::-1], strict=True):
-            self.strides[name] = step
-            step *= extent
+        self.strides = _dense_strides(self.names, self.shape, self.itemsize)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """int64 addresses of some rows."""
@@ -62,6 +59,12 @@ def dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int)
             return None
         step *= shape[i]
     return tuple(order)
+
+
+@lru_cache(maxsize=256)
+def _dense_strides(names: tuple[str, ...], shape: tuple[int, ...], itemsize: int) -> Mapping[str, int]:
+    """Bytes from one element to the next along each axis, the innermost last."""
+    return {name: itemsize * prod(shape[i + 1 :]) for i, name in enumerate(names)}
 
 
 def _sample(rows: Any) -> tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any]]:

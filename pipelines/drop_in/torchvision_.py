@@ -84,16 +84,17 @@ class BatchMix(torch.nn.Module):
     def forward(self, *inputs: Any) -> Any:
         """The batch, mixed, in the structure it came in."""
         given = inputs if len(inputs) > 1 else inputs[0]
-        flat, spec = tree_flatten(given)
+        # Most calls are (images, labels): nothing to take apart.
+        flat, spec = (list(given), None) if _are_tensors(given) else tree_flatten(given)
         labels = self._labels_of(given)
         fields = self._fields(flat, labels)
         # Plain tensors of the same memory: a tv_tensor would take part in every step of the mixing.
         plain = [_bare(item) if i in fields else item for i, item in enumerate(flat)]
         drawn_for = mx.spec_of(plain, fields, epoch=self.draws.epoch, training=self.training)
         evidence = mx.evidence_of(plain, fields, self.op)
-        self.plan = self.op.draw(self.draws.stream(), drawn_for, **evidence)
-        mixed = mx.mix_batch(plain, self.plan, fields)
-        return tree_unflatten([_like(new, old) for new, old in zip(mixed, flat, strict=True)], spec)
+        plan = self.__dict__["plan"] = self.op.draw(self.draws.stream(), drawn_for, **evidence)  # it is no submodule
+        mixed = [_like(new, old) for new, old in zip(mx.mix_batch(plain, plan, fields), flat, strict=True)]
+        return tuple(mixed) if spec is None else tree_unflatten(mixed, spec)
 
     def _fields(self, flat: list[Any], labels: Any) -> dict[int, Any]:
         owner = type(self).__name__
@@ -209,9 +210,14 @@ def _is_plain(item: Any) -> bool:
     return type(item) in (torch.Tensor, torch.nn.Parameter)
 
 
+def _are_tensors(given: Any) -> bool:
+    """Is it a tuple of tensors?"""
+    return type(given) is tuple and all(isinstance(item, torch.Tensor) for item in given)
+
+
 def _bare(item: Any) -> Any:
     """A tensor without its subclass."""
-    return item.as_subclass(torch.Tensor) if isinstance(item, torch.Tensor) else item
+    return item if type(item) is torch.Tensor or not isinstance(item, torch.Tensor) else item.as_subclass(torch.Tensor)
 
 
 def _like(new: Any, old: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,14 +46,14 @@ class _Mixed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, job: Job, run: Callable[[Job], Tensor]) -> Tensor:
         ctx.job, ctx.run, ctx.dtype = job, run, dtype_name(x)
-        return run(replace(job, x=x.detach(), back=None))
+        return run(job._replace(x=x.detach(), back=None))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), job = gradients, ctx.job
         names = job.names if job.to is None else parse_layout(job.to.layout)
         to = tail_of_gradient(job.names, job.to, ctx.dtype)
-        back = replace(job, x=gradient, plan=job.back, names=names, to=to, back=None)
+        back = job._replace(x=gradient, plan=job.back, names=names, to=to, back=None)
         if differentiated(gradient):  # the gradient of the gradient
-            return mixed(gradient, replace(back, back=adjoint_of(back.plan)), ctx.run), None, None
+            return mixed(gradient, back._replace(back=adjoint_of(back.plan)), ctx.run), None, None
         return ctx.run(back), None, None
