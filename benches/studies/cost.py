@@ -27,7 +27,7 @@ OPERATORS: dict[str, mx.Operator | None] = {"none": None, "Mixup": mx.Mixup(1.0)
 IDENTITY = mx.Mixup(0.0)
 FIELDS = {"image": mx.Field("b c h w"), "label": mx.Labels(10)}
 TO = {"image": mx.Output("b c h w", "float32", mean=0.5, std=0.25)}
-SETTINGS: dict[str, Any] = {"files": [], "side": 32, "batch": 64, "width": 16, "turns": 40, "steps": 2}
+SETTINGS: dict[str, Any] = {"files": [], "side": 32, "batch": 64, "width": 16, "turns": 30, "steps": 2}
 #: Steps before the first that is timed.
 WARM_UP = 2
 #: A step with mixing may take so much of a plain one more.
