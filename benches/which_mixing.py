@@ -29,8 +29,10 @@ TOPICS = {
     "Generators": ("gan",),
     "What must hold": ("limits", "cost"),
 }
+#: The topic whose studies compare no mixings: they have their place among the claims alone.
+CHECKS = "What must hold"
 #: Measures that have a column of their own, beside the one that a study is about.
-BESIDE = {"nll": "lowers NLL", "ece": "lowers ECE"}
+BESIDE = {"nll": "NLL", "ece": "ECE"}
 SPEED = {
     "headline": "Kernels, chains and loaders, beside their peers",
     "tokens": "Spans, words and nearest tokens",
@@ -106,13 +108,20 @@ def blocks(results: Results) -> list[Block]:
     topics = {topic: [one for name in names for one in (name, f"{name}_full") if one in told]
               for topic, names in TOPICS.items()}  # fmt: skip
     parts: list[Block] = [Heading(1, TITLE), Paragraph(_introduction(told)), Heading(2, "In short")]
-    rows = [row for topic, names in topics.items() for row in _short(topic, [told[name] for name in names])]
-    columns = ["trained", "method", "better at what is asked", *BESIDE.values()]
-    parts += [Paragraph(SHORT), Table(columns, rows), Heading(2, "Case by case"), Paragraph(_reading(told))]
-    for topic, names in topics.items():
+    compared = {topic: names for topic, names in topics.items() if topic != CHECKS}
+    rows = [row for topic, names in compared.items() for row in _short(topic, [told[name] for name in names])]
+    columns = ["trained", "method", "what is asked: better", *(f"{one}: better" for one in BESIDE.values())]
+    parts += [
+        Paragraph(SHORT),
+        Table(columns, rows),
+        Heading(2, "Case by case"),
+        Paragraph(_reading([told[name] for names in compared.values() for name in names])),
+    ]
+    for topic, names in compared.items():
         rows = [row for name in names for row in _glance(name, told[name])]
         if rows:
-            columns = ["trained", "better at what is asked", *BESIDE.values(), "worse", "no difference shown"]
+            beside = (f"{one}, if it differs" for one in BESIDE.values())
+            columns = ["trained", "better", "worse", "no difference shown", *beside]
             parts += [Heading(3, topic), Table(columns, rows)]
     parts.append(Heading(2, "What is claimed, and what shows"))
     for topic, names in topics.items():
@@ -136,7 +145,7 @@ def _introduction(told: Mapping[str, Report]) -> Said:
         "are of a size for a CPU and trainings are short, which is not where the papers measured: what does not show "
         "here may show there. ",
         Link("How a study is made", "../studies/README.md"),
-        "; everything on this page is made from JSON beside it by `make report`.",
+        "; everything on this page is made from the JSON beside it by make report.",
     ]
 
 
@@ -160,13 +169,12 @@ def _counted(sides: Sequence[int]) -> str:
     return f"{said}, worse in {sides.count(-1)}" if -1 in sides else said
 
 
-def _reading(told: Mapping[str, Report]) -> Said:
-    count = sum(
-        row["difference"] is not None and row["measure"] in _shown(r) for r in told.values() for row in r["summary"]
-    )
+def _reading(reports: Sequence[Report]) -> Said:
+    count = sum(row["difference"] is not None and row["measure"] in _shown(r) for r in reports for row in r["summary"])
     return (
-        "A method stands under a heading with its mean paired difference to training without mixing where the 95 % "
-        "interval [in brackets] lies on that side of zero; else under the last. Of the "
+        "A method stands under better or worse, at what its study is about, with its mean paired difference to "
+        "training without mixing, where the 95 % interval [in brackets] lies on that side of zero. Lower NLL and ECE "
+        "are better. Of the "
         f"{count} intervals behind these tables about {0.05 * count:.0f} would miss zero by chance if nothing were "
         "there: trust what is far from zero, and what recurs."
     )
@@ -191,17 +199,17 @@ def _glance(name: str, report: Report) -> Iterator[Sequence[Said]]:
             return "; ".join(found) or "–"
 
         beside = [
-            said([m for m in methods if _side(rows[m, one], report["measures"][one]) > 0], one)
+            said([m for m in methods if _side(rows[m, one], report["measures"][one])], one)
             if one in report["measures"] and one != lead
             else "–"
             for one in BESIDE
         ]
         yield [
-            [Link(case, f"studies/{name}.md"), f"{report['measures'][lead]['title']}"],
+            [Link(case, f"studies/{name}.md"), report["measures"][lead]["title"]],
             said([m for m in methods if sides[m] > 0], lead),
-            *beside,
             said([m for m in methods if sides[m] < 0], lead),
             ", ".join(m for m in methods if sides[m] == 0) or "–",
+            *beside,
         ]
 
 

@@ -74,10 +74,10 @@ def test_a_method_stands_where_its_interval_lies() -> None:
     cells = [cell.strip() for cell in glance.strip("|").split(" | ")]
     assert cells[1:] == [
         "helps +2.00 [+1.00, +3.00]",
-        "hurts -0.2000 [-0.3000, -0.1000]",
-        "–",
         "hurts -2.00 [-3.00, -1.00]",
         "open",
+        "hurts -0.2000 [-0.3000, -0.1000]",
+        "–",
     ]
     short = [line for line in made.splitlines() if line.startswith("| Images |")]
     assert short == [
