@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,14 +135,27 @@ def row_of(work: Work, size: str, shape: tuple[int, ...], threads: int) -> Row:
 
 def measured(tiny: bool, rounds: int, threads: int) -> Iterator[tuple[dict[str, Any], float]]:
     """Every row as the report holds it, and the seconds it took."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     cases = [(work, size, shape) for size, shape in (TINY if tiny else SHAPES).items() for work in WORKS]
-    for work, size, shape in tqdm(cases, unit="row", disable=None):
-        started = time.monotonic()
-        made = measure(row_of(work, size, shape, threads), rounds)
-        told = {**made, "entry": made["name"], "chapter": "Compiled JAX code", "headline": True}
-        yield told | {"allocator": "as it comes"}, time.monotonic() - started
+    with _bound(threads):
+        for work, size, shape in tqdm(cases, unit="row", disable=None):
+            started = time.monotonic()
+            made = measure(row_of(work, size, shape, threads), rounds)
+            told = {**made, "entry": made["name"], "chapter": "Compiled JAX code", "headline": True}
+            yield told | {"allocator": "as it comes"}, time.monotonic() - started
+
+
+@contextmanager
+def _bound(threads: int) -> Iterator[None]:
+    """Bind the process to as many cores, where the system lets it."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 BENCH = StepBench("jax", "jax_step.py", "What a mix costs in compiled JAX code.", METHODS, OUT, measured)

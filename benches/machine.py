@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 PACKAGES = (
     *("mixops", "numpy", "numba", "llvmlite", "torch", "torchvision", "torchdata", "timm", "kornia"),
     *("albumentations", "opencv-python-headless", "keras", "nlpaug", "transformers", "fastai", "ffcv", "pillow"),
+    *("lightning", "jax", "jaxlib", "ray", "pyarrow"),
 )
 
 #: glibc gives memory above 32 MiB back to the system at every free, and a fresh result then costs a page fault for
@@ -56,6 +57,16 @@ def environment(threads: Sequence[int]) -> dict[str, Any]:
 def load_average() -> float | None:
     """Processes that wanted a core in the last minute; None where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def ran(report: Mapping[str, Any]) -> str:
+    """What was run where and when, for a page."""
+    machine = report["environment"]
+    load = {when: "unknown" if load is None else f"{load:.2f}" for when, load in report["load"].items()}
+    return (
+        f"`{report['command']}` on {machine['cpu']}, {machine['cores']} cores; {machine['date'][:10]}, "
+        f"commit {machine['commit'][:10]}; load {load['start']} before, {load['end']} after"
+    )
 
 
 def _cpu() -> str:

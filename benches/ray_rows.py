@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # has no stubs of its own
-from machine import environment, load_average
+from machine import environment, load_average, ran
 from mixops.pipelines.corpus.columns import as_column, as_lists
 from mixops.pipelines.corpus.mixing import mix_corpus
 from mixops.pipelines.ray_ import ray_session
@@ -127,13 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def markdown(report: dict[str, Any]) -> str:
     """The report for people."""
-    machine = report["environment"]
     lines = [
         "# Rows a second and core, by Ray and by the plain loop",
         "",
-        f"`{report['command']}` on {machine['cpu']}, {machine['cores']} cores; {machine['date'][:10]}, "
-        f"commit {machine['commit'][:10]}; load {report['load']['start']} before, {report['load']['end']} after; "
-        f"{report['starting_ray_s']:.1f} s to start Ray, which no row counts.",
+        f"{ran(report)}; {report['starting_ray_s']:.1f} s to start Ray, which no row counts.",
         "",
         *(f"- {name}: {what}" for name, what in report["method"].items()),
         "",
