@@ -31,9 +31,9 @@ def cases(profile: str) -> dict[str, Case]:
     settings: dict[str, Case] = {
         "default": {**SMALL, "files": [CIFAR], "rows": 5000, "epochs": 20, "watched": 2000},
         "full": {**PAPER, "watched": 10000},
-        "tiny": {**TINY, "watched": 60},
+        "tiny": {**TINY, "rows": 100, "watched": 60},
     }
-    widths = {"default": (8, 32), "full": (16, 64), "tiny": (2, 4)}[profile]
+    widths = {"default": (8, 24), "full": (16, 64), "tiny": (2, 4)}[profile]
     return {f"width {width}": {**settings[profile], "width": width, "group": "widths"} for width in widths}
 
 

@@ -71,6 +71,7 @@ def train(case: Case, method: str, seed: int) -> dict[str, Any]:
         **quality(net, data),
         **errors,
         "misses": float(np.mean(misses)),
+        "misses_halfway": misses[PLACES.index(0.5)],
         "gradient": float(np.mean(norms)),
         "miss_curve": misses,
         "gradient_curve": norms,
@@ -156,8 +157,12 @@ def claims() -> list[Claim]:
     ):
         text = f"Under FGSM by its own gradients, CutMix has a lower error than {beside}"
         found.append(Claim(text, YUN, "white_fgsm", "CutMix", against, "lower", paper=paper))
-    for measure, says in (("misses", "fewer misses"), ("gradient", "a smaller gradient")):
-        text = f"Between training images, Mixup has {says} than {plain}"
+    for measure, where, says in (
+        ("misses_halfway", "Halfway between", "fewer misses"),
+        ("misses", "Between", "fewer misses"),
+        ("gradient", "Between", "a smaller gradient"),
+    ):
+        text = f"{where} training images, Mixup has {says} than {plain}"
         found.append(Claim(text, ZHANG, measure, "Mixup", direction="lower", paper="CIFAR-10: figure 2, at each λ"))
     text = f"Between training images, CutMix has fewer misses than {plain}"
     found.append(Claim(text, YUN, "misses", "CutMix", direction="lower", paper="ImageNet test images: figure 5"))
@@ -198,8 +203,10 @@ STUDY = Study(
             for box in ("white", "black")
         },
         "misses": Measure("neither class between images, %", "lower", 100, " points", 2),
+        "misses_halfway": Measure("neither class halfway, %", "lower", 100, " points", 2),
         "gradient": Measure("norm of the gradient between images", "lower", 1, "", 3),
     },
+    lead="white_fgsm",
     figures={"between": between_figure},
     notes=(
         "Attacks move each value of a test image (`attacked` of them) by at most `epsilon` of 255: FGSM in one step, "
