@@ -153,6 +153,13 @@ class Fills:
         """Is any of them noise?"""
         return bool(self.noise.any())
 
+    @cached_property
+    def words(self) -> np.ndarray:
+        """(F, 2) uint32: low and high word of each key, for where there are no whole numbers of 64 bits."""
+        words = np.empty((len(self.key), 2), np.uint32)
+        words[:, 0], words[:, 1] = self.key & np.uint64(0xFFFFFFFF), self.key >> np.uint64(32)
+        return words
+
     def __getitem__(self, i: int) -> Fill:
         row = self.value[i].tolist()
         value = row[0] if len(set(row)) == 1 else tuple(row)

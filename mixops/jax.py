@@ -52,11 +52,15 @@ def leaves(plan: Plan) -> list[Any]:
 
     Keys of noise are pairs of 32-bit words, low and high: without x64 JAX has no whole numbers of 64 bits.
     """
-    fills = [getattr(plan.fills, name) for name in _FILLS]
-    if plan.form is None:
-        fills[3] = _words(fills[3])
-    own = [getattr(plan, name) for name in (_OWN if form_of(plan).shifted else _OWN[:-1])]
-    return own[:5] + fills + own[5:]
+    return _taken_apart(plan)[0]
+
+
+def _taken_apart(plan: Plan) -> tuple[list[Any], Form]:
+    """Its leaves, and all else. A step of a training waits for this, so nothing is found out twice."""
+    form, fills = form_of(plan), plan.fills
+    key = fills.words if plan.form is None else fills.key
+    arrays = [plan.base, plan.partner, plan.box, plan.opacity, plan.weight, fills.value, fills.noise, fills.std, key]
+    return [*arrays, plan.donor] if form.shifted else arrays, form
 
 
 def plan_of(form: Form, arrays: Any) -> Plan:
@@ -71,13 +75,6 @@ def plan_of(form: Form, arrays: Any) -> Plan:
     return plan
 
 
-def _words(key: np.ndarray) -> np.ndarray:
-    """(F, 2) uint32: low and high word of each key."""
-    words = np.empty((len(key), 2), np.uint32)
-    words[:, 0], words[:, 1] = key & np.uint64(0xFFFFFFFF), key >> np.uint64(32)
-    return words
-
-
 def put(plan: Plan, given: dict[str, Any]) -> Plan:
     """The same plan with some of its fields replaced, unchecked; fills are a table of NumPy arrays."""
     fills = given.pop("fills", None)
@@ -85,7 +82,7 @@ def put(plan: Plan, given: dict[str, Any]) -> Plan:
     other.__dict__.update(plan.__dict__, **given)
     if fills is not None:
         table = object.__new__(Fills)
-        table.__dict__.update(value=fills.value, noise=fills.noise, std=fills.std, key=_words(fills.key))
+        table.__dict__.update(value=fills.value, noise=fills.noise, std=fills.std, key=fills.words)
         table.__dict__["noisy"] = fills.noisy
         other.__dict__.update(fills=table, form=form_of(plan)._replace(noisy=fills.noisy))
     return other
@@ -112,8 +109,8 @@ def _fetched(plan: Plan) -> Plan:
 
 def _named(plan: Plan) -> tuple[list[tuple[Any, Any]], Form]:
     names = [*_OWN[:5], *(f"fills.{name}" for name in _FILLS), "donor"]
-    arrays = leaves(plan)
-    return [(jax.tree_util.GetAttrKey(name), a) for name, a in zip(names, arrays, strict=False)], form_of(plan)
+    arrays, form = _taken_apart(plan)
+    return [(jax.tree_util.GetAttrKey(name), a) for name, a in zip(names, arrays, strict=False)], form
 
 
 def _sequence(_: None, plans: Any) -> PlanSequence:
@@ -122,7 +119,7 @@ def _sequence(_: None, plans: Any) -> PlanSequence:
     return sequence
 
 
-jax.tree_util.register_pytree_with_keys(Plan, _named, plan_of, lambda plan: (leaves(plan), form_of(plan)))
+jax.tree_util.register_pytree_with_keys(Plan, _named, plan_of, _taken_apart)
 jax.tree_util.register_pytree_with_keys(
     PlanSequence,
     lambda steps: ([(jax.tree_util.SequenceKey(i), p) for i, p in enumerate(steps.plans)], None),
