@@ -191,6 +191,7 @@ def test_whatever_is_done_the_batches_are_those_without_a_device(
     seed: int,
 ) -> None:
     lane = LateLane(seed)
+
     def made(device: Any) -> MixLoader:
         source = Source(n, bad, tensors, recycled, lane if pinned and device else None, remembers)
         return mixing(source, to=TO if tail else None, device=device)
