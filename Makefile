@@ -86,7 +86,7 @@ bench-jax: install
 	$(BIN)/python benches/jax_step.py
 
 bench-adapters: install
-	$(BIN)/python benches/adapter_rows.py --aim 50
+	$(BIN)/python benches/adapter_rows.py
 
 bench-ray: install
 	$(BIN)/python benches/ray_rows.py
