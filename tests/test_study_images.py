@@ -67,9 +67,10 @@ def test_corrupt_labels_depend_on_the_seed_alone_and_leave_the_test_set_as_it_is
     case = {**TINY, "rows": 120, "corrupt": 0.5}
     first, bad = corrupt.corrupt_images(case, 3)
     again, same = corrupt.corrupt_images({**case, "width": 8}, 3)
-    other, _ = corrupt.corrupt_images(case, 4)
+    other, others = corrupt.corrupt_images(case, 4)
     assert torch.equal(first.y, again.y)
     assert torch.equal(bad, same)
+    assert not torch.equal(bad, others)
     assert not torch.equal(first.y, other.y)
     clean = image_runs.images_of(case, 3)
     assert torch.equal(first.x, clean.x)
@@ -144,7 +145,7 @@ def linear(weight: list[list[float]], bias: list[float]) -> torch.nn.Module:
 def test_a_prediction_of_neither_class_is_a_miss() -> None:
     logits = torch.tensor([[3.0, 1, 2], [3, 1, 2], [3, 1, 2], [1, 3, 2]])
     own, other = torch.tensor([0, 1, 1, 2]), torch.tensor([1, 0, 2, 2])
-    assert robust.missed(logits, own, other) == 0.5
+    assert robust.missed(logits, own, other).tolist() == [False, False, True, True]
 
 
 def test_misses_and_gradients_on_the_way_from_one_image_to_another_are_those_worked_out_by_hand() -> None:

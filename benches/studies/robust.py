@@ -123,20 +123,23 @@ def between(net: nn.Module, data: Images, pairs: int, seed: int) -> tuple[list[f
     for lam in PLACES:
         # The same stream at each λ: the same pairs.
         plan = mx.Mixup(pairing="derange").draw(mx.streams.plan_stream(seed), mx.Spec(len(x)), lam=lam)
-        mixed = mx.mix(x, plan, "b c h w", threads=1).requires_grad_()
-        logits = torch.cat([net(part) for part in mixed.split(500)])
-        own, other, _ = targets = mx.pair_targets(y, plan)
-        loss = mx.mixed_loss(F.cross_entropy, logits, *targets) * len(x)  # their sum: each gradient is an image's own
-        (gradient,) = torch.autograd.grad(loss, mixed)
-        misses.append(missed(logits.detach(), own, other))
-        norms.append(float(gradient.flatten(1).norm(dim=1).mean()))
+        mixed = mx.mix(x, plan, "b c h w", threads=1)
+        found = []
+        for part, *targets in zip(*(t.split(500) for t in (mixed, *mx.pair_targets(y, plan))), strict=True):
+            part.requires_grad_()
+            logits = net(part)
+            loss = mx.mixed_loss(F.cross_entropy, logits, *targets) * len(part)  # the sum: each gradient is a row's own
+            (gradient,) = torch.autograd.grad(loss, part)
+            found.append((missed(logits.detach(), *targets[:2]), gradient.flatten(1).norm(dim=1)))
+        misses.append(float(torch.cat([neither for neither, _ in found]).float().mean()))
+        norms.append(float(torch.cat([norm for _, norm in found]).mean()))
     return misses, norms
 
 
-def missed(logits: Tensor, own: Tensor, other: Tensor) -> float:
-    """The share of rows whose likeliest class is neither of two."""
+def missed(logits: Tensor, own: Tensor, other: Tensor) -> Tensor:
+    """(N,) whether the likeliest class is neither of two."""
     likeliest = logits.argmax(1)
-    return float(((likeliest != own) & (likeliest != other)).float().mean())
+    return (likeliest != own) & (likeliest != other)
 
 
 def claims() -> list[Claim]:
