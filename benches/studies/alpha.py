@@ -75,7 +75,7 @@ def claims() -> list[Claim]:
     return found
 
 
-def alpha_figure(report: Mapping[str, Any]) -> Any:
+def error_figure(report: Mapping[str, Any]) -> Any:
     """Errors on training and test images, and the gap between them, over α: a panel each, a line a width."""
     methods, cases = list(report["methods"]), list(report["cases"])
     figure = figures.new_figure(4.2 * len(MEASURES), 3.6)
@@ -110,7 +110,7 @@ STUDY = Study(
     work=train,
     claims=claims(),
     measures=MEASURES,
-    figures={"alpha": alpha_figure},
+    figures={"errors": error_figure},
     notes=(
         "Errors are of images that are not mixed, after the last epoch; on training images, of `watched` of them. The "
         "generalisation gap is the test error less the training error.",

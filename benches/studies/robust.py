@@ -172,6 +172,19 @@ def claims() -> list[Claim]:
     return found
 
 
+#: Error under each attack, in the order of the paper's tables.
+UNDER_ATTACK = {
+    f"{box}_{attack}": Measure(f"error under {name} ({box} box), %", "lower", 100, " points", 2)
+    for box in ("white", "black")
+    for attack, (name, _) in ATTACKS.items()
+}
+
+
+def attack_figure(report: Mapping[str, Any]) -> Any:
+    """Paired differences of the error under each attack."""
+    return figures.differences(report, UNDER_ATTACK)
+
+
 def between_figure(report: Mapping[str, Any]) -> Any:
     """Misses and gradients over λ."""
     panels = {
@@ -200,17 +213,13 @@ STUDY = Study(
     work=train,
     claims=claims(),
     measures={
-        **{
-            f"{box}_{attack}": Measure(f"error under {name} ({box} box), %", "lower", 100, " points", 2)
-            for attack, (name, _) in ATTACKS.items()
-            for box in ("white", "black")
-        },
+        **UNDER_ATTACK,
         "misses": Measure("neither class between images, %", "lower", 100, " points", 2),
         "misses_halfway": Measure("neither class halfway, %", "lower", 100, " points", 2),
         "gradient": Measure("norm of the gradient between images", "lower", 1, "", 3),
     },
     lead="white_fgsm",
-    figures={"between": between_figure},
+    figures={"attacks": attack_figure, "between": between_figure},
     notes=(
         "Attacks move each value of a test image (`attacked` of them) by at most `epsilon` of 255: FGSM in one step, "
         "I-FGSM in ten steps of a quarter of it, as Kurakin et al. 2017 do; the paper names ε = 4 and ten iterations, "
