@@ -107,6 +107,7 @@ def test_the_benchmark_refuses_engines_that_write_other_files(
     ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ray_rows, "timed", lambda workers, *given: (1.0, str(workers)))
+    monkeypatch.setattr(ray_rows, "timed_side_by_side", lambda *given: (1.0, {"0"}))
     assert ray_rows.main(["--tiny", "--out", str(tmp_path / "none.json")]) == 1
     assert "the engines wrote different files" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
