@@ -22,7 +22,9 @@ STUDY_SCHEMA = 2
 TITLE = "Which mixing for what"
 #: Studies by what is trained, in the order of the page.
 TOPICS = {
-    "Images": ("methods", "manifold", "alpha", "corrupt", "robust"),
+    "Images": ("methods", "manifold", "robust"),
+    "Images with corrupt labels": ("corrupt",),
+    "Images, by the strength of Mixup": ("alpha",),
     "Sentences": ("settings", "sizes", "minilm", "ssmix", "mixtext"),
     "Tagged sentences": ("seqmix",),
     "Speech and tables": ("speech", "tabular"),
