@@ -82,8 +82,13 @@ def read(folder: Path) -> Results:
     studies, benches = _loaded(folder / "studies"), _loaded(folder)
     _check("studies", studies, [name for names in TOPICS.values() for name in names], STUDY_SCHEMA)
     _check("results", benches, list(SPEED), SCHEMA_VERSION)
-    drawn = {name: sorted(path.name for path in (folder / "studies").glob(f"{name}_*.svg")) for name in studies}
-    return Results(studies, benches, drawn)
+    return Results(studies, benches, {name: _pictures(folder / "studies", name) for name in studies})
+
+
+def _pictures(folder: Path, name: str) -> list[str]:
+    """The figures of a study; those of its run with --full begin alike, and are that run's own."""
+    found = sorted(path.name for path in folder.glob(f"{name}_*.svg"))
+    return [one for one in found if not one.startswith(f"{name}_full_")]
 
 
 def _loaded(folder: Path) -> dict[str, Report]:

@@ -116,6 +116,15 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_figures_of_a_full_run_are_its_own(results: Path) -> None:
+    folder = results / "studies"
+    (folder / "methods_full.json").write_text(json.dumps(noted()), encoding="utf-8")
+    for name in ("methods_curves.svg", "methods_full_curves.svg"):
+        (folder / name).touch()
+    found = which_mixing.read(results).pictures
+    assert found == {"methods": ["methods_curves.svg"], "methods_full": ["methods_full_curves.svg"]}
+
+
 def test_results_of_another_version_or_without_a_place_or_cut_short_are_named(results: Path) -> None:
     assert list(which_mixing.read(results).studies) == ["methods"]
     study = results / "studies" / "methods.json"
