@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ import limits  # isort: skip
 import small_runs  # isort: skip
 import spectrograms  # isort: skip
 import speech  # isort: skip
+import study  # isort: skip
 import tabular_data  # isort: skip
 import tabular  # isort: skip
 
@@ -105,6 +107,22 @@ def test_the_discriminator_is_asked_for_what_is_real_of_a_mixture(monkeypatch: p
     assert len(set(asked[0].tolist())) == 10
     gan.told_apart(d, None, real, fake, np.random.default_rng(0))
     assert asked[1].tolist() == [1] * 5 + [0] * 5
+
+
+def test_the_generator_learns_through_mixtures_as_by_the_formula() -> None:
+    """loss(d(λx + (1 - λ)g(z)), λ), written out, and its gradient at the samples of the generator."""
+    torch.manual_seed(0)
+    d, real, fake = torch.nn.Linear(2, 1), torch.randn(6, 2), torch.randn(6, 2, requires_grad=True)
+    loss = gan.told_apart(d, gan.OPERATORS["Mixup"], real, fake, np.random.default_rng(3))
+    (found,) = torch.autograd.grad(loss, fake)
+    drawn = mx.Mixup(0.2, per="sample").draw(np.random.default_rng(3), mx.Spec(12), partner=np.roll(np.arange(12), 6))
+    own = torch.from_numpy(drawn.lam.astype(np.float32))
+    share = torch.cat([own[:6], 1 - own[6:]])  # what is real of each mixture
+    assert share.min() < 0.2 < 0.8 < share.max()
+    logits = d(share[:, None] * real.repeat(2, 1) + (1 - share[:, None]) * fake.repeat(2, 1))[:, 0]
+    expected = -(share * logits.sigmoid().log() + (1 - share) * (-logits).sigmoid().log()).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(found, torch.autograd.grad(expected, fake)[0], atol=1e-6)
 
 
 def test_a_generator_of_minimax_raises_the_loss_of_its_discriminator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +235,69 @@ def test_nothing_is_mixed_before_the_warm_up_is_over(monkeypatch: pytest.MonkeyP
     case = {**small_runs.RECIPE, "batch": 96, "epochs": 3, "warm_up": 2}
     small_runs.fit(torch.nn.Linear(5, 3), case, data, op, 0, "b d")
     assert given == [None] * 4 + [op] * 2
+
+
+# -- files that are broken ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["empty", "cut off", "no archive", "objects", "one array"])
+def test_a_file_that_cannot_be_read_is_named(data: Path, fault: str) -> None:
+    path = data / f"{fault}.npz"
+    np.savez(path, x=np.zeros((9, 2)), y=np.array([1, None, "a"] * 3) if fault == "objects" else np.arange(9))
+    if fault == "one array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif fault != "objects":
+        path.write_bytes({"empty": b"", "cut off": path.read_bytes()[:-30], "no archive": b"x,y\n1,2\n"}[fault])
+    said = rf"^{fault}\.npz cannot be read: .*; benches/studies/README\.md says what it is$"
+    with pytest.raises(grid.StudyError, match=said):
+        tabular_data.table(path.name)
+
+
+@pytest.mark.parametrize(
+    ("said", "arrays"),
+    [(r"shape \(3, 2\) and its classes \(4,\)", {"x": np.zeros((3, 2)), "y": np.zeros(4, int)}),
+     (r"shape \(3,\) and its classes \(3,\)", {"x": np.zeros(3), "y": np.zeros(3, int)}),
+     ("holds 3, expected a sex", {"x": np.array([[0.0, 1], [3, 1]]), "rings": np.array([1, 2])}),
+     ("holds -1, expected a sex", {"x": np.array([[-1.0, 1], [2, 1]]), "rings": np.array([1, 2])})],
+)  # fmt: skip
+def test_a_table_whose_parts_do_not_fit_is_refused(data: Path, said: str, arrays: dict[str, np.ndarray]) -> None:
+    np.savez(data / "odd.npz", **arrays)
+    tabular_data.table.cache_clear()
+    with pytest.raises(grid.StudyError, match=f"^odd.npz: .*{said}"):
+        tabular_data.table("odd.npz")
+
+
+@pytest.mark.parametrize("other", [{"audio_test": np.arange(8)}, {"y_test": [1, 0]}, {"speaker_test": [1, 0]}])
+def test_recordings_whose_parts_do_not_fit_are_refused(data: Path, other: dict[str, Any]) -> None:
+    part = {"audio_test": np.arange(9), "length_test": [2, 4, 3], "y_test": [1, 0, 1], "speaker_test": [0, 0, 2]}
+    np.savez(data / "odd.npz", rate=8000, **{**part, **other})
+    spectrograms.recordings.cache_clear()
+    with pytest.raises(grid.StudyError, match=r"^odd\.npz: audio_test, .* and lengths the sum 9, expected"):
+        spectrograms.recordings("odd.npz", "test")
+
+
+def test_a_study_names_the_file_that_stops_it_and_begins_with_a_whole_one(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = data / "a.npz", data / "out.json"
+    case = {**tabular.cases("tiny")["made up"], "files": [file.name], "epochs": 1}
+    one = dataclasses.replace(tabular.STUDY, cases=lambda profile: {"ours": case})
+    words = ["--seeds", "2", "--processes", "1", "--out", str(out)]
+    x, y = tabular_data.made_up()
+    np.savez(file, x=x, y=y)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-30])
+    assert study.run_study(one, words) == 1
+    assert capsys.readouterr().err.startswith("tabular: a.npz cannot be read: ")
+    assert list(data.iterdir()) == [file]
+    # What no checksum tells comes to light in the first run.
+    np.savez(file, x=x, y=y.astype(object))
+    assert study.run_study(one, words) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("tabular: ours, none, seed 0: a.npz cannot be read: ")
+    file.write_bytes(whole)
+    assert study.run_study(one, words) == 0, capsys.readouterr().err
+    assert study.read(out)["done_now"] == 6
 
 
 # -- limits and cost ---------------------------------------------------------------------------------------------------

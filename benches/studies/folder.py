@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import os
-from collections.abc import Iterable
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from grid import StudyError
@@ -41,9 +47,42 @@ def digests(names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of each file, so that a reader can tell whether theirs is the same.
 
     Raises:
-        StudyError: if one is not there.
+        StudyError: if one is not there, or is an archive that is broken: before the first run, not hours into a study.
     """
-    return {name: hashlib.sha256(data_file(name).read_bytes()).hexdigest() for name in sorted(set(names))}
+    return {name: _digest(name) for name in sorted(set(names))}
+
+
+def _digest(name: str) -> str:
+    content = data_file(name).read_bytes()
+    with _named(name):
+        if name.endswith(".npz"):
+            broken = zipfile.ZipFile(io.BytesIO(content)).testzip()
+            if broken:
+                raise zipfile.BadZipFile(f"the checksum of {broken} is another")
+        elif name.endswith(".gz"):
+            gzip.decompress(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What fails while a file of the data folder is read, as an error that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, TypeError, ValueError) as error:
+        raise StudyError(f"{name} cannot be read: {error}; benches/studies/README.md says what it is") from error
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Any]:
+    """The arrays of an .npz file of the data folder, while they are read; nothing in it is unpickled.
+
+    Raises:
+        StudyError: if the file is not there, or it or an array in it cannot be read.
+    """
+    # Opened here: of an archive that is broken, np.load leaves its own handle open.
+    with _named(name), data_file(name).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        yield archive
 
 
 @cache
@@ -61,7 +100,7 @@ def images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         StudyError: if the file is not there, or holds neither form.
     """
-    with np.load(data_file(name), allow_pickle=False) as archive:
+    with opened(name) as archive:
         missing = [part for part in ("train", "test") if not {f"x_{part}", f"d_{part}"} & set(archive.files)]
         if missing:
             raise StudyError(f"{name}: holds {archive.files}, expected x_train and x_test, or d_train and d_test")

@@ -86,7 +86,7 @@ class WorkFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.done: dict[Job, dict[str, Any]] = {}
         lines = [] if fresh or not path.exists() else list(_whole_lines(path))
-        if lines and lines[0] != {"fingerprint": fingerprint}:
+        if lines[1:] and lines[0] != {"fingerprint": fingerprint}:
             raise StudyError(
                 f"{path.name} holds runs of other settings, versions or data: expected those of this study; "
                 "--fresh drops them"
@@ -160,7 +160,8 @@ def _side_by_side(grid: Grid, jobs: Sequence[Job], processes: int) -> Iterator[d
 
 
 def _failed(job: Job, error: Exception) -> StudyError:
-    return StudyError(f"{job.case}, {job.method}, seed {job.seed}: {type(error).__name__}: {error}")
+    said = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+    return StudyError(f"{job.case}, {job.method}, seed {job.seed}: {said}")
 
 
 def _prepare() -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from folder import data_file
+from folder import opened
 from grid import StudyError
 
 
@@ -28,14 +28,20 @@ def recordings(name: str, part: str) -> Recordings:
             the number of samples of each, ``y_*`` and ``speaker_*``.
 
     Raises:
-        StudyError: if the file is not there, or holds other arrays.
+        StudyError: if the file is not there, or holds other arrays, or arrays that do not fit each other.
     """
     needed = ["rate", *(f"{word}_{part}" for word in ("audio", "length", "y", "speaker"))]
-    with np.load(data_file(name), allow_pickle=False) as archive:
+    with opened(name) as archive:
         missing = [word for word in needed if word not in archive.files]
         if missing:
             raise StudyError(f"{name}: holds {archive.files}, expected {missing[0]} too")
         rate, audio, length, labels, speakers = (archive[word] for word in needed)
+    if not (length.shape == labels.shape == speakers.shape and audio.shape == (length.sum(),)):
+        shapes = [array.shape for array in (audio, length, labels, speakers)]
+        raise StudyError(
+            f"{name}: {', '.join(needed[1:])} have the shapes {shapes} and lengths the sum {length.sum()}, expected "
+            "(sum,), (N,), (N,) and (N,)"
+        )
     sounds = np.split(audio, np.cumsum(length)[:-1])
     return Recordings(sounds, labels.astype(np.int64), speakers.astype(np.int64), int(rate))
 
