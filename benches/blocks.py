@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,14 +14,15 @@ class Link:
 
     Args:
         words: that are shown.
-        to: a path beside the page, or an address.
+        to: a path beside the page, an address, or the ``anchor`` of a heading.
     """
 
     words: str
     to: str
 
 
-#: What stands in a cell or a paragraph: words and links, one after another.
+#: What stands in a paragraph: words and links, one after another; in a cell each has a line of its own. `Code` stands
+#: between backticks.
 Said = str | Link | Sequence["str | Link"]
 
 
@@ -40,13 +42,6 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Commands:
-    """Lines for a shell."""
-
-    lines: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Table:
     """A table: its columns and its rows, each a cell for every column."""
 
@@ -62,14 +57,22 @@ class Picture:
     words: str
 
 
-Block = Heading | Paragraph | Commands | Table | Picture
+Block = Heading | Paragraph | Table | Picture
 
 STYLE = """
-body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 1200px; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: .6em 0 1.6em; font-size: 13px }
+body { font: 15px/1.5 sans-serif; margin: 1em auto; max-width: 1200px; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: .6em 0 1.6em; font-size: 13px; line-height: 1.4; display: block;
+  overflow-x: auto }
+td a { text-decoration: none }
 th, td { padding: 4px 10px; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
-img { max-width: 100% } pre { background: #f4f4f2; padding: .7em 1em; overflow-x: auto }
+h2 { margin-top: 2em; border-bottom: 2px solid #ddd } img { max-width: 100%; display: block; margin: 1em 0 }
+code { background: #f4f4f2; padding: 0 .2em }
 """
+
+
+def anchor(words: str) -> str:
+    """What a link to a heading leads to, as viewers of Markdown name it: "A, b" is "#a-b"."""
+    return "#" + re.sub(r"[^\w -]", "", words.lower()).replace(" ", "-")
 
 
 def markdown(blocks: Sequence[Block]) -> str:
@@ -82,14 +85,16 @@ def _in_markdown(block: Block) -> str:
         return f"{'#' * block.level} {block.words}"
     if isinstance(block, Paragraph):
         return "".join(map(_words_in_markdown, _parts(block.said)))
-    if isinstance(block, Commands):
-        return "\n".join(["```sh", *block.lines, "```"])
     if isinstance(block, Picture):
         return f"![{block.words}]({block.to})"
     head = ["| " + " | ".join(block.columns) + " |", "|---" * len(block.columns) + "|"]
     # A bar would end a cell, a line break the row.
-    cells = ([" ".join(map(_words_in_markdown, _parts(c))).replace("|", "\\|") for c in row] for row in block.rows)
+    cells = ([_cell_in_markdown(cell).replace("|", "\\|") for cell in row] for row in block.rows)
     return "\n".join([*head, *("| " + " | ".join(row) + " |" for row in cells)])
+
+
+def _cell_in_markdown(said: Said) -> str:
+    return "<br>".join(map(_words_in_markdown, _parts(said)))
 
 
 def _words_in_markdown(part: str | Link) -> str:
@@ -98,29 +103,39 @@ def _words_in_markdown(part: str | Link) -> str:
 
 def html(title: str, blocks: Sequence[Block]) -> str:
     """The page as HTML; ``title`` is that of the window."""
-    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>"
+    head = (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+    )
     return "\n".join([head, *map(_in_html, blocks)]) + "\n"
 
 
 def _in_html(block: Block) -> str:
     if isinstance(block, Heading):
-        return f"<h{block.level}>{escape(block.words)}</h{block.level}>"
+        place = escape(anchor(block.words)[1:])
+        return f'<h{block.level} id="{place}">{escape(block.words)}</h{block.level}>'
     if isinstance(block, Paragraph):
         return f"<p>{_words_in_html(block.said)}</p>"
-    if isinstance(block, Commands):
-        return f"<pre>{escape(chr(10).join(block.lines))}</pre>"
     if isinstance(block, Picture):
-        return f'<img src="{escape(block.to)}" alt="{escape(block.words)}">'
+        return f'<img src="{escape(block.to)}" alt="{escape(block.words)}" loading=lazy>'
     head = "".join(f"<th>{escape(column)}" for column in block.columns)
-    rows = ("<tr>" + "".join(f"<td>{_words_in_html(cell, ' ')}" for cell in row) for row in block.rows)
+    rows = ("<tr>" + "".join(f"<td>{_words_in_html(cell, '<br>')}" for cell in row) for row in block.rows)
     return "\n".join([f"<table><tr>{head}", *rows, "</table>"])
 
 
 def _words_in_html(said: Said, between: str = "") -> str:
     return between.join(
-        f'<a href="{escape(part.to)}">{escape(part.words)}</a>' if isinstance(part, Link) else escape(part)
+        f'<a href="{escape(part.to)}">{_marked(escape(part.words))}</a>'
+        if isinstance(part, Link)
+        else _marked(escape(part))
         for part in _parts(said)
     )
+
+
+def _marked(words: str) -> str:
+    """Code as code, and intervals such as [-0.10, +0.20] on one line."""
+    whole = re.sub(r"\[[-+][^]]*\]", lambda found: found[0].replace(" ", "&nbsp;"), words)
+    return re.sub("`([^`]+)`", r"<code>\1</code>", whole)
 
 
 def _parts(said: Said) -> Iterator[str | Link]:
