@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from mixops.pipelines.cli import main
 from mixops.pipelines.small_net import small_network
+from mixops.pipelines.trying.array_task import ArrayTask
 from mixops.pipelines.trying.held_arrays import held_file, held_folder
-from mixops.pipelines.trying.tasks import Candidate, candidates
+from mixops.pipelines.trying.run_file import Run, RunFile
+from mixops.pipelines.trying.tasks import Candidate, Scores, candidates
 from PIL import Image
 
 import mixops as mx
@@ -36,6 +38,14 @@ def write_images(folder: Path, rows: int, seed: int, names: tuple[str, str] = ("
     for i, (image, label) in enumerate(zip(*made_up(rows, seed), strict=True)):
         (folder / names[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / names[label] / f"{i}.png")
+
+
+def write_sentences(path: Path, rows: int = 60, first: int = 0) -> None:
+    """Questions of two classes that are numbered from ``first`` on."""
+    asked = [
+        f"{'who' if i % 2 else 'where'} {'is it' if i % 3 else 'was that'} ?\t{first + i % 2}" for i in range(rows)
+    ]
+    path.write_text("text\tlabel\n" + "\n".join(asked) + "\n", encoding="utf-8")
 
 
 def arrays_of(classes: int = 2) -> dict[str, np.ndarray]:
@@ -135,15 +145,20 @@ def test_rows_of_numbers_are_tried_by_whole_row_operators(here: Path, capsys: py
 
 
 def test_sentences_are_tried_by_operators_on_hidden_states(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [f"{'who' if i % 2 else 'where'} {'is it' if i % 3 else 'was that'} ?\t{i % 2}" for i in range(60)]
-    (here / "asked.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    write_sentences(here / "asked.tsv")
     assert run("--op", "WordMixup(1.0)", "--epochs", "1", data="asked.tsv") == 0
     assert [one["name"] for one in report()["operators"]] == ["none", "WordMixup(1.0)"]
     capsys.readouterr()
     assert "expected one on hidden states" in failed(capsys, "--op", "CutMix(1.0)", "-o", "b.json", data="asked.tsv")
     assert "--model tree: expected small, cnn, lstm" in failed(capsys, "--model", "tree", data="asked.tsv")
-    (here / "few.tsv").write_text("text\tlabel\n" + "\n".join(rows[:12]) + "\n", encoding="utf-8")
+    write_sentences(here / "few.tsv", 12)
     assert "few.tsv: 10 sentences to learn from and 2 held out" in failed(capsys, data="few.tsv")
+
+
+def test_classes_of_sentences_may_be_numbered_from_any_number_on(here: Path) -> None:
+    write_sentences(here / "stars.tsv", first=4)
+    assert run("--op", "WordMixup(1.0)", "--epochs", "1", data="stars.tsv") == 0
+    assert report()["settings"]["data"]["classes"] == ["4", "5"]
 
 
 def test_a_folder_is_split_alike_for_a_seed_and_images_that_cannot_be_read_are_named(
@@ -151,8 +166,11 @@ def test_a_folder_is_split_alike_for_a_seed_and_images_that_cannot_be_read_are_n
 ) -> None:
     write_images(here / "photos", 60, 0)
     (here / "photos" / "left" / "broken.png").write_bytes(b"no image")
+    (here / "photos" / "middle").mkdir()
     assert run("--op", "Mixup(0.2)", "--epochs", "1", "--size", "8", data="photos") == 0
-    assert "left out photos/left/broken.png" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out photos/left/broken.png" in said
+    assert "left out photos/middle: no image in it" in said
     data = report()["settings"]["data"]
     assert data["rows"] == [48, 8, 8, 3]
     assert data["held out"] == 12
@@ -263,6 +281,19 @@ def test_a_file_of_something_else_is_left_alone(
     Path("try.runs.jsonl").unlink()
     Path("try.json").write_text(text, encoding="utf-8")
     assert "holds no report of this command" in failed(capsys, "--op", "Mixup(0.2)")
+    Path("try.json").write_text('{"format": "mixops.try", "version": 2}', encoding="utf-8")
+    assert "try.json is a report of version 2, expected 1" in failed(capsys, "--op", "Mixup(0.2)")
+
+
+def test_runs_that_another_command_writes_meanwhile_are_not_written_over(tmp_path: Path) -> None:
+    runs = tmp_path / "runs.jsonl"
+    one, other = RunFile(runs, {}), RunFile(runs, {})
+    done = Run("none", 0, Scores(0.5, 1.0, 0.0), 2.0)
+    one.add(done, 1)
+    with pytest.raises(mx.MixError, match="is the same command running twice"):
+        other.add(done, 1)
+    one.add(done, 1)
+    assert RunFile(runs, {}).runs == [done, done]
 
 
 # ---------------------------------------------------------------------------- wrong input
@@ -288,7 +319,10 @@ def test_a_file_of_something_else_is_left_alone(
         (("--lr", "-1"), "lr=-1.0, expected a number above 0"),
         (("--out", "try.txt"), "expected .json"),
         (("--out", "no/try.json"), "there is no folder no"),
+        (("--out", "/proc/self/try.json"), "/proc/self cannot be written to"),
         (("--device", "nowhere"), "device='nowhere'"),
+        (("--minutes", "nan"), "nan minutes, expected a number above 0"),
+        (("--minutes", "inf"), "inf minutes, expected a number above 0"),
         (("--minutes", "1e-9"), "is too little: two paired runs of 1 epoch need about"),
         (("--minutes", "1e-9", "--epochs", "7"), "is too little: two paired runs of 7 epochs need about"),
     ],
@@ -297,6 +331,12 @@ def test_what_cannot_be_tried_is_refused_in_one_line(
     here: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], told: str
 ) -> None:
     assert told in failed(capsys, *args)
+
+
+def test_what_an_operator_seldom_draws_is_refused_when_it_does(here: Path) -> None:
+    task = ArrayTask(held_file(Path("data.npz")), batch_size=16)
+    with pytest.raises(mx.MixError, match="mixes hidden states"):
+        task.train(mx.OneOf([mx.Mixup(0.2), mx.WordMixup(1.0)]), 0, 5, lambda *told: None)
 
 
 def test_a_model_with_another_number_of_outputs_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,9 +373,16 @@ def test_a_folder_that_does_not_fit_is_refused(here: Path, capsys: pytest.Captur
     write_images(here / "split" / "test", 10, 1, ("left", "wrong"))
     assert "the class 'wrong', of which split/train has no image" in failed(capsys, data="split")
     write_images(here / "torn", 40, 0)
-    for path in (here / "torn" / "right").iterdir():
+    for path in ((here / "torn" / "left" / "0.png"), *(here / "torn" / "right").iterdir()):
         path.write_bytes(b"no image")
-    assert "no image of the class 'right' can be read" in failed(capsys, data="torn")
+    assert "no image of the class 'right' can be read: torn/right/" in failed(capsys, data="torn")
+    for part in ("training", "test"):
+        write_images(here / "parts" / part, 40, 0)
+    assert "parts has test/ and no train/ beside it" in failed(capsys, data="parts")
+    (here / "data.json").write_text("[]")
+    assert "data.json: no folder, expected a folder of images by class, an .npz, or a .tsv" in failed(
+        capsys, data="data.json"
+    )
 
 
 @pytest.mark.parametrize(
@@ -378,3 +425,89 @@ def test_the_small_network_refuses_other_shapes(shape: tuple[int, ...]) -> None:
 def test_an_operator_is_known_however_it_is_written() -> None:
     assert [one.key for one in candidates((" mx.CutMix( 1.0 )", "NONE"))] == ["none", "CutMix()"]
     assert candidates(("Mixup( 0.2 )",))[1] == Candidate("Mixup( 0.2 )", mx.Mixup(0.2))
+
+
+# ---------------------------------------------------------------------------- a model that fails
+
+
+def write_net(name: str, forward: str, make: str = "Net(nn.Flatten(), nn.Linear(math.prod(shape), classes))") -> None:
+    """A module NAME.py of a linear network with such a forward."""
+    Path(f"{name}.py").write_text(
+        "import math\n"
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def forward(self, x):\n"
+        f"        {forward}\n"
+        "def make(shape, classes):\n"
+        f"    return {make}\n",
+        encoding="utf-8",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "forward", "told"),
+    [
+        (
+            "net_a",
+            "raise KeyError('deep')",
+            "--model net_a:make cannot take float32 of shape (2, 1, 8, 8): KeyError: 'deep'",
+        ),
+        (
+            "net_b",
+            "assert not self.training, 'no'; return super().forward(x)",
+            "--model net_b:make failed in training: AssertionError: no",
+        ),
+        (
+            "net_c",
+            "return super().forward(x).detach()",
+            "--model net_c:make failed in training: RuntimeError: element 0 of tensors",
+        ),
+        ("net_d", "return super().forward(x) / self.training", "probabilities are not finite: lower lr"),
+    ],
+)
+def test_a_network_that_fails_is_named_with_what_it_raised(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, forward: str, told: str
+) -> None:
+    write_net(name, forward)
+    assert told in failed(capsys, "--op", "Mixup(0.2)", "--epochs", "1", "--model", f"{name}:make")
+
+
+def test_a_network_on_words_that_fails_is_named_with_what_it_raised(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sentences(here / "asked.tsv")
+    (here / "words_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, embedding):\n"
+        "        super().__init__()\n"
+        "        self.embedding = embedding\n"
+        "    def forward(self, input_ids, attention_mask):\n"
+        "        raise KeyError('deep')\n"
+        "def make(embedding, classes):\n"
+        "    return Net(embedding)\n"
+    )
+    assert "--model words_net:make failed in training: KeyError: 'deep'" in failed(
+        capsys, "--model", "words_net:make", data="asked.tsv"
+    )
+
+
+def test_a_function_that_makes_no_new_network_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_net("net_once", "return super().forward(x)", "NETS.setdefault(0, Net(nn.Flatten(), nn.Linear(64, classes)))")
+    with Path("net_once.py").open("a") as file:
+        file.write("NETS = {}\n")
+    assert "weights of one that it made before" in failed(capsys, "--model", "net_once:make")
+    write_net("net_none", "return super().forward(x)", "Net(nn.Flatten())")
+    assert "no parameter that trains" in failed(capsys, "--model", "net_none:make")
+
+
+def test_runs_of_a_model_that_was_changed_are_not_those_of_the_new_one(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ("--op", "Mixup(0.2)", "--epochs", "1", "--model", "net_grown:make")
+    write_net("net_grown", "return super().forward(x)")
+    assert run(*args) == 0
+    write_net("net_grown", "return super().forward(2 * x)")
+    capsys.readouterr()
+    assert "file of the model was" in failed(capsys, *args)

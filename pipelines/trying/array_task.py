@@ -16,6 +16,7 @@ from ..array_loader import ArrayLoader
 from ..small_net import small_network
 from ..text.recipes import Recipe
 from ..text.running import diverged, logits_of, one_state, scores_of
+from .given_models import training_of
 from .held_arrays import HeldArrays
 from .tasks import Progress, Scores
 
@@ -68,18 +69,22 @@ class ArrayTask:
                 f"more, or --batch {len(data.x)}"
             )
         self.kind, self.tested = data.kind, len(data.x_test)
-        self.data, self.model, self.threads, self.device = data, model, threads, device
+        self.data, self.model, self.name, self.threads, self.device = data, model, name, threads, device
         self.steps = len(data.x) // batch_size
         self.fields, self.to, self.arrays = _prepared(data)
         config = {name: value for name, value in self.recipe.config.items() if name != "epochs"}
         self.facts = {"data": data.facts, "model": name, **config, "device": device}
         with one_state(OWNER, threads, 0, device):
             net = self._network()
+            rows = slice(0, min(2, self.tested))
             try:
-                self._probs(net, slice(0, 2))
-            except RuntimeError as error:  # what torch says of shapes that do not fit
+                self._probs(net, rows)
+            except mx.MixError:
+                raise
+            except Exception as error:  # torch's, of shapes that do not fit, or whatever a user's network raises
                 raise MixValueError(
-                    f"--model {name} cannot take float32 of shape {(2, *_sample_shape(data))}: {error}"
+                    f"--model {name} cannot take float32 of shape {(rows.stop, *_sample_shape(data))}: "
+                    f"{type(error).__name__}: {error}"
                 ) from error
 
     def work(self, epochs: int) -> float:
@@ -93,24 +98,22 @@ class ArrayTask:
             plans = [batch["plan"] for _, batch in zip(range(_LOOKS), loader, strict=False)]
         except mx.MixError as error:
             raise MixValueError(f"{op!r} does not fit {self.kind}: {error}") from None
-        if any(plan.layer is not None for plan in plans):
-            raise MixValueError(
-                f"{op!r} mixes hidden states, and {self.kind} are mixed before the model here: expected an operator "
-                "such as Mixup(0.2), CutMix(1.0) or Cutout(8)"
-            )
+        for plan in plans:
+            self._check_plan(op, plan)
 
     def train(self, op: mx.Operator | None, seed: int, epochs: int, progress: Progress) -> Scores:
         """Train once. First weights, batches and their order depend on the seed alone; None mixes nothing."""
         recipe = replace(self.recipe, epochs=epochs)
-        total, done = epochs * self.steps, 0
-        with one_state(OWNER, self.threads, seed, self.device):
+        op, total, done = op or _PLAIN, epochs * self.steps, 0
+        with one_state(OWNER, self.threads, seed, self.device), training_of(self.name):
             net = self._network()
             optimizer, schedule = recipe.optimizer(net, total)
             criterion = mx.SoftCrossEntropy()
-            loader = self._loader(self.arrays["train"], op or _PLAIN, seed)
+            loader = self._loader(self.arrays["train"], op, seed, plan_key="plan")
             net.train()
             for _ in range(epochs):
                 for batch in loader:
+                    self._check_plan(op, batch["plan"])  # a few looks may miss what OneOf seldom draws
                     x, target = batch["x"].to(self.device), batch["y"].to(self.device)
                     logits = logits_of(OWNER, net(x), (len(x), len(self.data.classes)))
                     loss = criterion(logits, target)
@@ -123,7 +126,17 @@ class ArrayTask:
                     if not math.isfinite(value):
                         raise diverged(OWNER, "in step", done, f"the loss is {value}", recipe)
                     progress(done, total, f"loss {value:.3f}")
-            return Scores(*scores_of(self._probs(net, slice(None)), self.data.y_test))
+            probs = self._probs(net, slice(None))
+            if not np.isfinite(probs).all():
+                raise diverged(OWNER, "after step", done, "probabilities are not finite", recipe)
+            return Scores(*scores_of(probs, self.data.y_test))
+
+    def _check_plan(self, op: mx.Operator, plan: mx.Plan | mx.PlanSequence) -> None:
+        if plan.layer is not None:
+            raise MixValueError(
+                f"{op!r} mixes hidden states, and {self.kind} are mixed before the model here: expected an operator "
+                "such as Mixup(0.2), CutMix(1.0) or Cutout(8)"
+            )
 
     def _network(self) -> Any:
         from torch import nn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ _USUAL = {
 }
 
 
+def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    """Refuses "nan" and "inf", which click takes for numbers of any range."""
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{value} minutes, expected a number above 0")
+    return value
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110})
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -32,7 +40,13 @@ _USUAL = {
     metavar="OP",
     help='Operator to try, "CutMix(1.0)"; repeatable. None is always tried.  [default: Mixup and CutMix, or what fits]',
 )
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Time for all trainings.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
+    default=10.0,
+    help="Time for all trainings.",
+)
 @click.option(
     "--model", default="small", help="small, or MODULE:FUNCTION; of sentences cnn (small), lstm, transformer."
 )
@@ -75,6 +89,7 @@ def try_operators(
     y_train, x_test and y_test, or a .tsv or .csv of text and label. Trainings of one seed share split, first weights
     and batches. A command that was stopped or killed goes on when it is given again; with more minutes, it adds seeds.
     """
+    from .given_models import file_sum
     from .judging import verdicts
     from .report import check_report, report_lines, write_report
     from .rounds import run_rounds
@@ -91,6 +106,8 @@ def try_operators(
             task.check(one.op)
     versions = {name: made_with()[name] for name in ("mixops", "torch")}
     asked = {"kind": task.kind, "size": size, "epochs": epochs, "seed": seed, "ops": [one.key for one in tried]}
+    if ":" in model:
+        asked["file of the model"] = file_sum(model)
     runs = RunFile(out.with_suffix(".runs.jsonl"), {**asked, **task.facts, **versions})
     resumed, finished = len(runs.runs), True
     with tqdm(desc="trying", unit="step", disable=None, leave=False) as bar:

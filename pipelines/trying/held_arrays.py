@@ -81,20 +81,29 @@ def held_folder(path: Path, size: int, seed: int, watch: Watch) -> HeldArrays:
 
     Raises:
         MixError: if there is no such folder, no image or no class folder in it, fewer than two classes, or a class that
-            is held out alone.
+            is held out alone, or what is held out has nothing beside it to learn from.
     """
-    if not path.exists():
-        raise MixValueError(f"{path}: no such folder or file, expected a folder of images by class, or an .npz")
+    if not path.is_dir():
+        there = "no folder" if path.exists() else "no such folder or file"
+        raise MixValueError(
+            f"{path}: {there}, expected a folder of images by class, an .npz, or a .tsv or .csv of sentences"
+        )
     learn = path / "train" if (path / "train").is_dir() else path
     other = next((path / name for name in _HELD_OUT if (path / name).is_dir()), None) if learn is not path else None
     first = _labelled(learn, size)
+    part = next((name for name in first.classes if name.lower() in _HELD_OUT), None) if learn is path else None
+    if part is not None:
+        raise MixValueError(
+            f"{path} has {part}/ and no train/ beside it: expected images to learn from below train/, or folders of "
+            "classes alone"
+        )
     if len(first.classes) < 2:
         raise MixValueError(f"{learn}: the one class {first.classes[0]!r}, expected two folders of images or more")
-    images, labels, skipped = _read(first, watch)
+    images, labels, skipped = _read(first, learn, watch)
     if other is None:
         out = _drawn(labels, seed)
         halves = images[~out], labels[~out], images[out], labels[out]
-        return HeldArrays(*halves, first.classes, "b h w c", tuple(skipped))
+        return HeldArrays(*halves, first.classes, "b h w c", skipped)
     second = _labelled(other, size)
     unknown = [name for name in second.classes if name not in first.classes]
     if unknown:
@@ -102,9 +111,9 @@ def held_folder(path: Path, size: int, seed: int, watch: Watch) -> HeldArrays:
             f"{other} has the class {unknown[0]!r}, of which {learn} has no image: expected classes of "
             f"{', '.join(first.classes[:12])}"
         )
-    held, found, more = _read(second, watch)
+    held, found, more = _read(second, other, watch)
     names = np.array([first.classes.index(name) for name in second.classes])
-    return HeldArrays(images, labels, held, names[found], first.classes, "b h w c", (*skipped, *more))
+    return HeldArrays(images, labels, held, names[found], first.classes, "b h w c", skipped + more)
 
 
 def held_file(path: Path) -> HeldArrays:
@@ -146,24 +155,29 @@ def _labelled(folder: Path, size: int) -> ImageFolder:
     return found
 
 
-def _read(folder: ImageFolder, watch: Watch) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _read(folder: ImageFolder, root: Path, watch: Watch) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """(N, size, size, 3) uint8, (N,) labels, and what was left out."""
     assert folder.labels is not None
     assert folder.size is not None
     images = np.empty((len(folder), *folder.size, 3), np.uint8)
     labels: list[int] = []
     skipped: list[str] = []
+    why: dict[int, Exception] = {}
     for path, label in zip(watch(folder.paths, "reading"), folder.labels, strict=True):
         try:
             images[len(labels)] = read_image(path, folder.size)
         except (MixValueError, OSError) as error:
             skipped.append(str(error))
+            why[label] = error
         else:
             labels.append(label)
-    lost = [name for i, name in enumerate(folder.classes) if i not in set(labels)]
+    lost = why.keys() - set(labels)
     if lost:
-        raise MixValueError(f"no image of the class {lost[0]!r} can be read: {skipped[0]}")
-    return images[: len(labels)], np.array(labels, np.int64), skipped
+        label = min(lost)
+        raise MixValueError(f"no image of the class {folder.classes[label]!r} can be read: {why[label]}")
+    names = sorted(one.name for one in root.iterdir() if one.is_dir() and not one.name.startswith("."))
+    empty = (f"{root / name}: no image in it" for name in names if name not in folder.classes)
+    return images[: len(labels)], np.array(labels, np.int64), (*skipped, *empty)
 
 
 def _drawn(labels: np.ndarray, seed: int) -> np.ndarray:

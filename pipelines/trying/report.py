@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,15 +20,24 @@ _FORMAT = {"format": "mixops.try", "version": 1}
 
 
 def check_report(path: Path) -> None:
-    """Refuse to replace what is no report of this command, with a MixError."""
+    """Refuse, with a MixError, a folder that cannot be written to, and to replace what is no report of this version."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:  # trained first, it would be lost
+        raise MixValueError(f"{path.parent} cannot be written to: {error.strerror}: name another --out") from error
     if not path.exists():
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["format"]
+        report = json.loads(path.read_text(encoding="utf-8"))
+        found = {name: report[name] for name in _FORMAT}
     except (OSError, ValueError, KeyError, TypeError):
-        found = None
-    if found != _FORMAT["format"]:
-        raise MixValueError(f"{path} is there and holds no report of this command: name another --out, or remove it")
+        found = {"format": None}
+    remedy = "name another --out, or remove it"
+    if found["format"] != _FORMAT["format"]:
+        raise MixValueError(f"{path} is there and holds no report of this command: {remedy}")
+    if found != _FORMAT:
+        raise MixValueError(f"{path} is a report of version {found['version']}, expected 1: {remedy}")
 
 
 def write_report(path: Path, runs: RunFile, found: Sequence[Verdict], *, minutes: float, finished: bool) -> None:
@@ -70,7 +80,7 @@ def report_lines(found: Sequence[Verdict], epochs: int | None, spent: float) -> 
     yield ""
     seeds, of = min(one.pairs for one in found), "epoch" if epochs == 1 else "epochs"
     yield (
-        f"{seeds} seeds of {epochs} {of}, {spent:.1f} minutes. Short trainings underrate "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'} of {epochs} {of}, {spent:.1f} minutes. Short trainings underrate "
         "mixing, which pays in long ones: what hurt here, or could not be told, may help there."
     )
     if len(others) > 1:

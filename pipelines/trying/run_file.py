@@ -48,11 +48,14 @@ class RunFile:
         self.path, self.settings = path, json.loads(json.dumps(settings))
         self.runs: list[Run] = []
         self.epochs: int | None = None
+        self._keep = self._size = 0
         if not path.exists():
             return
+        content = path.read_bytes()
         # Behind the last line end is what a kill has cut off.
-        whole = path.read_bytes().rpartition(b"\n")[0]
+        whole = content.rpartition(b"\n")[0]
         lines = whole.split(b"\n") if whole else []
+        self._keep, self._size = len(whole) + 1 if lines else 0, len(content)
         if lines:
             try:
                 head, *rest = (json.loads(line) for line in lines)
@@ -66,7 +69,6 @@ class RunFile:
                 self.runs = [Run(r["op"], r["seed"], Scores(**r["scores"]), float(r["seconds"])) for r in rest]
             except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
                 raise MixValueError(f"{path} is broken: {error!r}: {self._remedy()}") from None
-        self._keep = len(whole) + 1 if lines else 0
 
     @property
     def spent(self) -> float:
@@ -74,18 +76,28 @@ class RunFile:
         return sum(run.seconds for run in self.runs)
 
     def add(self, run: Run, epochs: int) -> None:
-        """Append a run; it lies on the disk when this returns."""
+        """Append a run; it lies on the disk when this returns.
+
+        Raises:
+            MixError: if something else wrote to the file, or removed it, since it was read; it stays as it is.
+        """
         text = json.dumps(asdict(run), allow_nan=False) + "\n"
         if not self.runs and self.epochs is None:
             head = {**_FORMAT, "settings": self.settings, "epochs": epochs}
             text = json.dumps(head, ensure_ascii=False) + "\n" + text
-            self._keep = 0
-        with self.path.open("r+b" if self.path.exists() else "xb") as file:
+        there = self.path.exists()
+        if (self.path.stat().st_size if there else 0) != self._size:
+            raise MixValueError(
+                f"{self.path} was changed while this ran: is the same command running twice? Give it once more when "
+                "the other is done, or name another --out"
+            )
+        with self.path.open("r+b" if there else "xb") as file:
             file.truncate(self._keep)
             file.seek(self._keep)
             self._keep += file.write(text.encode())
             file.flush()
             flush_to_disk(file.fileno())
+        self._size = self._keep
         self.epochs = epochs
         self.runs.append(run)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import mixops as mx
 from mixops import MixValueError
 
@@ -15,6 +17,7 @@ from ..text.recipes import Recipe
 from ..text.sentences import Sentences, read_sentences
 from ..text.training import check_operator, train_text
 from .array_task import TEST_COST
+from .given_models import training_of
 from .tasks import Progress, Scores
 
 #: Files of sentences, by their endings.
@@ -58,7 +61,7 @@ class SentenceTask:
             raise MixValueError(
                 f"--model {model}: expected small, {', '.join(NETWORKS)} or MODULE:FUNCTION for sentences"
             )
-        data = read_sentences(path)
+        data = _without_gaps(read_sentences(path))
         self.train_rows, self.test_rows = data.split(_SHARE, seed)
         usual = Recipe()
         self.batch_size = usual.batch_size if batch_size is None else batch_size
@@ -74,7 +77,7 @@ class SentenceTask:
                 f"{path.name}: {f'no sentence of the class {lost[0]!r} to learn from' if lost else 'one class alone'}, "
                 "expected two classes or more with some each: are these the labels?"
             )
-        self.model, self.tested = model, len(self.test_rows)
+        self.model, self.name, self.tested = model, name, len(self.test_rows)
         self.steps = -(-len(self.train_rows) // self.batch_size)
         lr = usual.lr if lr is None else lr
         self.options: dict[str, Any] = {"lr": lr, "batch_size": self.batch_size, "threads": threads, "device": device}
@@ -101,17 +104,25 @@ class SentenceTask:
 
     def train(self, op: mx.Operator | None, seed: int, epochs: int, progress: Progress) -> Scores:
         """Train once. First weights, batches and their order depend on the seed alone; None mixes nothing."""
-        run = train_text(
-            self.train_rows,
-            self.test_rows,
-            model=self.model,
-            op=op,
-            seed=seed,
-            epochs=epochs,
-            progress=progress,
-            **self.options,
-        )
+        with training_of(self.name):
+            run = train_text(
+                self.train_rows,
+                self.test_rows,
+                model=self.model,
+                op=op,
+                seed=seed,
+                epochs=epochs,
+                progress=progress,
+                **self.options,
+            )
         return Scores(float(run.accuracy[-1]), float(run.nll[-1]), float(run.ece[-1]))
+
+
+def _without_gaps(data: Sentences) -> Sentences:
+    """Numbers that no sentence has are no classes: stars from 1 to 5 are five."""
+    there = np.unique(data.labels)
+    names = [data.classes[i] for i in there]
+    return Sentences(data.texts, np.searchsorted(there, data.labels), names)
 
 
 def _checksum(rows: Sentences) -> int:
