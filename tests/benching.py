@@ -1,7 +1,8 @@
-"""What the tests of the benchmark share: its folder on the path, a small report that passes the check, naps."""
+"""What the tests of the benchmark share: its folder on the path, a small report, naps, whether a process ended."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,21 @@ from report import SCHEMA_VERSION  # noqa: E402
 
 def sleeper(seconds: float) -> Any:
     return lambda x, k: time.sleep(seconds)
+
+
+def gone(process: int, seconds: float = 10) -> bool:
+    """Whether a process ends within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return True
+        # A child of a killed parent may stay as a zombie where nobody collects it.
+        if Path(f"/proc/{process}/stat").exists() and " Z " in Path(f"/proc/{process}/stat").read_text():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def row_of(*contenders: Any, **options: Any) -> Any:

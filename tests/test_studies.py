@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from benching import BENCHES
+from benching import BENCHES, gone
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -26,6 +25,7 @@ sys.path.append(str(BENCHES / "studies"))
 import evidence  # isort: skip
 import folder  # isort: skip
 import grid  # isort: skip
+import pages  # isort: skip
 import study  # isort: skip
 
 STUDIES = BENCHES / "studies"
@@ -276,20 +276,6 @@ def test_a_killed_study_goes_on_in_two_processes_and_leaves_no_orphans(tmp_path:
         assert gone(process)
 
 
-def gone(process: int, seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return True
-        # A child of a killed parent may stay as a zombie where nobody collects it.
-        if Path(f"/proc/{process}/stat").exists() and " Z " in Path(f"/proc/{process}/stat").read_text():
-            return True
-        time.sleep(0.1)
-    return False
-
-
 # -- the data folder ---------------------------------------------------------------------------------------------------
 
 
@@ -429,11 +415,13 @@ def test_a_committed_page_says_what_its_json_says(path: Path) -> None:
     assert report["profile"] in ("default", "full")
     assert report["seeds"] >= 5
     page = path.with_suffix(".md").read_text(encoding="utf-8")
-    measures = loaded(report["study"]).every_measure
-    again = evidence.summary(report["runs"], report["cases"], list(report["methods"]), measures)
+    one = loaded(report["study"])
+    figures = [f"{path.stem}_{name}.svg" for name in ("differences", *one.figures)]
+    assert page == pages.markdown(report, figures), f"python -m benches.studies {one.name} --page"
+    assert all(path.with_name(name).is_file() for name in figures)
+    again = evidence.summary(report["runs"], report["cases"], list(report["methods"]), one.every_measure)
     stated = {(r["case"], r["method"], r["measure"]): r for r in report["summary"]}
     for row in again:
         kept = stated[row["case"], row["method"], row["measure"]]
         assert kept["mean"] == pytest.approx(row["mean"], rel=1e-4)
         assert (kept["difference"] is None) == (row["difference"] is None)
-    assert all(v["sentence"] in page for v in report["verdicts"])

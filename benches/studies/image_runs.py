@@ -121,8 +121,9 @@ def network(case: Case, data: Images, seed: int) -> PreActResNet:
 def training(net: torch.nn.Module, case: Case, data: Images, op: mx.Operator | None, seed: int) -> Iterator[int]:
     """Train a network, and stop after each epoch, counted from 1, for a look at it.
 
-    By SGD with Nesterov's momentum. The learning rate is divided by 10 after each epoch that ``drops`` names; without
-    one it rises and falls in one cycle. With ``crop`` above 0 images are moved and mirrored before they are mixed.
+    By SGD with Nesterov's momentum. The learning rate is divided by 10 after each epoch that ``drops`` names. Without
+    one it rises to ``learning_rate`` and falls in one cycle, and the momentum falls and rises, whatever ``momentum``
+    says. With ``crop`` above 0 images are moved and mirrored before they are mixed.
     """
     rate, steps = case["learning_rate"], -(-len(data.x) // case["batch"])
     optimizer = torch.optim.SGD(
@@ -132,7 +133,10 @@ def training(net: torch.nn.Module, case: Case, data: Images, op: mx.Operator | N
     if case["drops"]:
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [epoch * steps for epoch in case["drops"]])
     else:
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, epochs=case["epochs"], steps_per_epoch=steps)
+        # These are torch's own: said here as they take the place of the momentum of the case.
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rate, steps * case["epochs"], base_momentum=0.85, max_momentum=0.95
+        )
     for epoch in range(case["epochs"]):
         order = mx.streams.order_stream(seed, epoch).permutation(len(data.x))
         net.train()

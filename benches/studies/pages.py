@@ -90,8 +90,9 @@ def _how(report: Mapping[str, Any]) -> str:
 
 
 def _settings(case: Mapping[str, Any]) -> str:
-    said = ", ".join(f"{key} {_plain(value)}" for key, value in case.items() if key not in ("files", "group"))
-    return f"Settings: {said}."
+    # What is empty, or the whole number 0, is not done: nothing to fetch, no rows left out, no epoch to drop at.
+    given = {k: v for k, v in case.items() if k not in ("files", "group") and (v or isinstance(v, float))}
+    return f"Settings: {', '.join(f'{key} {_plain(value)}' for key, value in given.items())}."
 
 
 def _table(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, Measure]) -> str:
@@ -147,7 +148,7 @@ def _tabled(head: str, rows: Any) -> str:
 
 def _plain(value: Any) -> str:
     return (
-        ", ".join(map(_plain, value))
+        f"({', '.join(map(_plain, value))})"
         if isinstance(value, list)
         else f"{value:g}"
         if isinstance(value, float)

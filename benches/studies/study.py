@@ -15,7 +15,7 @@ from typing import Any
 
 import figures
 from evidence import COMMON, Claim, Measure, summary, verdicts
-from folder import digests
+from folder import digests, fetched_images
 from grid import Case, Grid, StudyError, Work, WorkFile, run_grid
 from pages import markdown
 
@@ -83,11 +83,13 @@ def run_study(study: Study, words: Sequence[str]) -> int:
         if not given.page:
             _run(study, given, words)
         report = read(given.out)
+        if report["study"] != study.name:
+            raise StudyError(f"{given.out} is of the study {report['study']}, expected {study.name}")
         for path in write_page(study, report, given.out):
             print(path)
         for one in report["verdicts"]:
             print(f"{one['claim']}\n    {one['sentence']}")
-    except StudyError as error:
+    except (StudyError, OSError) as error:  # the latter names a place that cannot be read or written
         print(f"{study.name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -100,6 +102,8 @@ def _run(study: Study, given: argparse.Namespace, words: Sequence[str]) -> None:
     profile = "tiny" if given.tiny else "full" if given.full else "default"
     cases = study.cases(profile)
     data = digests(name for case in cases.values() for name in case.get("files", ()))
+    for name in sorted({case["fetch"] for case in cases.values() if case.get("fetch")}):
+        fetched_images(name)  # here, once: two processes would fetch into the same files
     where = environment([1])
     where["versions"].update(_versions(study.packages))
     grid = Grid(study.name, cases, list(study.methods), given.seeds, study.work)
@@ -140,13 +144,17 @@ def read(path: Path) -> dict[str, Any]:
     """The report of a study.
 
     Raises:
-        StudyError: if there is none, or it is of another version.
+        StudyError: if there is none, or it is no report or one of another version.
     """
     if not path.is_file():
         raise StudyError(f"there is no {path}: run the study without --page first")
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if report.get("schema") != SCHEMA:
-        raise StudyError(f"{path}: version {report.get('schema')}, expected {SCHEMA}: run the study again")
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema = report.get("schema")
+    except (ValueError, AttributeError) as error:
+        raise StudyError(f"{path} is no report of a study ({error}): run the study again") from error
+    if schema != SCHEMA:
+        raise StudyError(f"{path}: version {schema}, expected {SCHEMA}: run the study again")
     return report
 
 
@@ -162,7 +170,10 @@ def write_page(study: Study, report: Mapping[str, Any], path: Path) -> list[Path
 
 
 def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m benches.studies {study.name}", description=study.title)
+    # No short forms: ``_command`` looks for options by their names.
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benches.studies {study.name}", description=study.title, allow_abbrev=False
+    )
     parser.add_argument("--full", action="store_true", help="the whole grid, which takes long")
     parser.add_argument(
         "--tiny", action="store_true", help="small and on made-up data: shows that all runs; needs --out"
@@ -172,13 +183,14 @@ def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=study.seeds, help="paired runs (default %(default)s)")
     beside = 1 if study.alone else 2
     parser.add_argument("--processes", type=int, default=beside, help="runs side by side (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="the JSON; page and figures go beside it")
+    parser.add_argument("--out", type=Path, help="the JSON, NAME.json; page and figures go beside it")
     given = parser.parse_args(words)
     if given.full and given.tiny:
         parser.error("--full and --tiny: expected one of them")
     if given.seeds < 2 or given.processes < 1:
         parser.error(
-            f"--seeds {given.seeds} --processes {given.processes}: expected 2 seeds, for a spread, and 1 process"
+            f"--seeds {given.seeds} --processes {given.processes}: expected 2 seeds or more, for a spread, and 1 "
+            "process or more"
         )
     if study.alone and given.processes > 1:
         parser.error(f"--processes {given.processes}: this study takes times, expected 1")
@@ -186,6 +198,8 @@ def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
         if given.tiny or given.seeds < study.seeds:
             parser.error(f"--tiny, and fewer seeds than {study.seeds}, need --out: that is no result to be committed")
         given.out = RESULTS / f"{study.name}{'_full' if given.full else ''}.json"
+    if given.out.suffix != ".json" or given.out.is_dir():
+        parser.error(f"--out {given.out}: expected a file NAME.json: the page takes NAME.md, figures NAME_*.svg")
     return given
 
 
