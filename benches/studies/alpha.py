@@ -88,8 +88,7 @@ def error_figure(report: Mapping[str, Any]) -> Any:
         axis.set_title(measure.title, fontsize=10)
         axis.set_xlabel("α")
         dress(axis, figures.INK)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(cases), frameon=False)
+    figures.legend(figure, axes[0])
     return figure
 
 

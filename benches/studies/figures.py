@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from mixops.pipelines.plots import dress
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#444444", "#1b6ca8", "#c8553d", "#588157", "#8d6a9f", "#b08900")
+#: As many as any study has methods, and more: two of one colour could not be told apart.
+COLOURS = ("#444444", "#1b6ca8", "#c8553d", "#588157", "#8d6a9f", "#b08900", "#5ec4cf", "#e08fb8")
 INK = "#1c1c1c"
 
 
@@ -38,6 +40,19 @@ def svg(figure: Figure) -> str:
 def colour_of(methods: Sequence[str], method: str) -> str:
     """The colour of a method, the same in all figures of a study; the first is grey."""
     return COLOURS[methods.index(method) % len(COLOURS)]
+
+
+def legend(figure: Figure, axis: Any) -> None:
+    """The legend of all panels, made from one, below them: in one row, or in as many as the width asks for."""
+    handles, labels = axis.get_legend_handles_labels()
+    for rows in range(1, len(labels) + 1):
+        made = figure.legend(
+            handles, labels, loc="outside lower center", ncols=math.ceil(len(labels) / rows), frameon=False
+        )
+        if made.get_window_extent().width <= figure.bbox.width:
+            return
+        if rows < len(labels):
+            made.remove()
 
 
 def differences(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> Figure:
@@ -65,8 +80,7 @@ def differences(report: Mapping[str, Any], measures: Mapping[str, Measure]) -> F
         panel.locator_params(axis="x", nbins=6)
         panel.grid(axis="x", alpha=0.25, linewidth=0.6)
         panel.grid(axis="y", visible=False)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)
+    legend(figure, panels[0])
     return figure
 
 
@@ -95,10 +109,9 @@ def learning_curves(
                 band(axis, at, found, colour_of(methods, method), method)
             axis.set_title(f"{case}: {measure.title}", fontsize=10)
             axis.set_xlabel(x)
-            axis.locator_params(axis="x", integer=places is None)
+            axis.locator_params(axis="x", integer=bool(np.all(at % 1 == 0)))
             dress(axis, INK)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)
+    legend(figure, axes[0][0])
     return figure
 
 

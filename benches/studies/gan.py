@@ -157,7 +157,9 @@ def sample_figure(report: Mapping[str, Any]) -> Any:
 def distance_figure(report: Mapping[str, Any]) -> Any:
     """Energy distance while training."""
     panels = {"distances": Measure("energy distance to held-out samples", "")}
-    return figures.learning_curves(report, panels, "look, of those that are evenly spread over the training")
+    looks = len(report["runs"][0]["outcome"]["distances"])
+    iterations = next(iter(report["cases"].values()))["iterations"]
+    return figures.learning_curves(report, panels, "iteration", np.linspace(0, iterations, looks + 1)[1:].astype(int))
 
 
 def claims() -> list[Claim]:

@@ -87,8 +87,7 @@ def gain_figure(report: Mapping[str, Any]) -> Any:
             axis.set_xlabel("training sentences")
             axis.set_ylabel(f"{measure.unit.strip() or 'nats'} ({measure.better} is better)")
             dress(axis, figures.INK)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(methods), frameon=False)
+    figures.legend(figure, axes[0][0])
     return figure
 
 

@@ -44,7 +44,8 @@ class Study:
         methods: name -> what it is; the first is what the others are compared with.
         work: does one run: (case, method, seed) -> numbers by name; all measures among them.
         claims: what papers say.
-        common: the numbers that the figure of differences shows, and tables first; those of classification as it comes.
+        common: the numbers that the figure of differences shows behind ``lead``, and tables first; those of
+            classification as it comes.
         measures: further numbers that tables show, in order.
         lead: the measure that the study is about, "" for the first: what the page of all studies shows of it.
         figures: name -> (report -> figure), beside the figure of differences.
@@ -160,7 +161,9 @@ def read(path: Path) -> dict[str, Any]:
 
 def write_page(study: Study, report: Mapping[str, Any], path: Path) -> list[Path]:
     """Write Markdown and figures beside the JSON, and say where."""
-    drawn = {"differences": lambda r: figures.differences(r, study.common), **study.figures}
+    # What the study is about comes first, whether it is common or its own.
+    measures = {name: study.every_measure[name] for name in dict.fromkeys([report["lead"], *study.common])}
+    drawn = {"differences": lambda r: figures.differences(r, measures), **study.figures}
     places = {name: path.with_name(f"{path.stem}_{name}.svg") for name in drawn}
     for name, place in places.items():
         write_text(figures.svg(drawn[name](report)), place)
