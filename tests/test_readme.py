@@ -83,6 +83,16 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_map_of_the_folders_has_all_that_hold_code_and_names_modules_that_are_there() -> None:
+    text = (ROOT / "docs" / "folders.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[[\w/]+\]\(\.\./([\w/]+)\) \| (.*) \|$", text, re.MULTILINE)
+    code = [path.parent for top in ("mixops", "pipelines", "benches") for path in (ROOT / top).rglob("*.py")]
+    assert {str(folder.relative_to(ROOT)) for folder in code} <= {folder for folder, _ in rows}
+    named = [ROOT / folder / f"{name}.py" for folder, words in rows for name in re.findall(r"`(\w+)`", words)]
+    assert len(named) > 40
+    assert [path for path in named if not path.exists()] == []
+
+
 def test_the_version_of_the_package_is_the_newest_in_the_changelog() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
