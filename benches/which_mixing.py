@@ -6,6 +6,7 @@ those of the JSON.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -316,13 +317,16 @@ def _speed(results: Results) -> Iterator[Sequence[Said]]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description="One page from all results that are committed, studies and benches.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where the pages are others")
+    given = parser.parse_args()
     try:
         made = blocks(read(RESULTS))
     except ResultError as error:
         print(f"which_mixing.py: {error}", file=sys.stderr)
         return 1
     pages = {RESULTS / "which-mixing.md": markdown(made), RESULTS / "which-mixing.html": html(TITLE, made)}
-    if "--check" in sys.argv[1:]:
+    if given.check:
         old = [place.name for place, text in pages.items() if not place.is_file() or place.read_text("utf-8") != text]
         for name in old:
             print(f"{name} is not what the results give: make report")
