@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import signal
@@ -409,6 +410,31 @@ def test_a_page_without_a_result_says_what_to_do(tmp_path: Path, capsys: pytest.
     assert "run the study without --page first" in capsys.readouterr().err
 
 
+def test_a_report_is_put_in_other_words_and_judged_by_other_claims_on_the_runs_that_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    one = study.Study("noted", "Notes", "?", lambda profile: CASES, {"none": "", "mixed": ""}, noted, [], seeds=6)
+    assert study.run_study(one, ["--processes", "1", "--out", str(out)]) == 0
+    before = study.read(out)
+    monkeypatch.setattr(study, "run_grid", None)
+    reword = ["--reword", "--out", str(out)]
+    assert study.run_study(one, reword) == 0
+    assert study.read(out) == before
+    claim = evidence.Claim("it gains", "somebody", "accuracy", "mixed")
+    other = dataclasses.replace(one, title="Other notes", claims=[claim])
+    assert study.run_study(other, reword) == 0
+    after = study.read(out)
+    assert {name for name in after if after[name] != before[name]} == {"title", "verdicts"}
+    found = study.run_study(dataclasses.replace(other, cases=lambda profile: {"few": CASES["few"]}), reword)
+    assert (found, study.read(out)) == (1, after)
+    assert "of other cases than the study has now: run it again" in capsys.readouterr().err
+    page = out.with_suffix(".md").read_text(encoding="utf-8")
+    assert page.startswith("# Other notes\n")
+    assert after["verdicts"][0]["sentence"] in page
+    assert [v["verdict"] for v in after["verdicts"]] == ["shows"]
+
+
 @pytest.mark.parametrize("path", sorted((BENCHES / "results" / "studies").glob("*.json")), ids=lambda p: p.stem)
 def test_a_committed_page_says_what_its_json_says(path: Path) -> None:
     report = study.read(path)
@@ -419,6 +445,13 @@ def test_a_committed_page_says_what_its_json_says(path: Path) -> None:
     figures = [f"{path.stem}_{name}.svg" for name in ("differences", *one.figures)]
     assert page == pages.markdown(report, figures), f"python -m benches.studies {one.name} --page"
     assert all(path.with_name(name).is_file() for name in figures)
+    said = report["title"], report["question"], report["notes"], report["methods"]
+    claims = [c for c in one.claims if any(map(c.applies, report["cases"].values()))]
+    reword = f"python -m benches.studies {one.name} --reword"
+    assert said == (one.title, one.question, list(one.notes), dict(one.methods)), reword
+    assert [(v["claim"], v["source"], v["paper"]) for v in report["verdicts"]] == [
+        (c.text, c.source, c.paper) for c in claims
+    ], reword
     again = evidence.summary(report["runs"], report["cases"], list(report["methods"]), one.every_measure)
     stated = {(r["case"], r["method"], r["measure"]): r for r in report["summary"]}
     for row in again:

@@ -81,11 +81,14 @@ def run_study(study: Study, words: Sequence[str]) -> int:
     """The command of a study; its exit status: 0, or 1 after an error, which it has said."""
     given = _arguments(study, words)
     try:
-        if not given.page:
+        if not (given.page or given.reword):
             _run(study, given, words)
         report = read(given.out)
         if report["study"] != study.name:
             raise StudyError(f"{given.out} is of the study {report['study']}, expected {study.name}")
+        if given.reword:
+            report = reworded(study, report)
+            write_text(_text(report), given.out)
         for path in write_page(study, report, given.out):
             print(path)
         for one in report["verdicts"]:
@@ -116,17 +119,12 @@ def _run(study: Study, given: argparse.Namespace, words: Sequence[str]) -> None:
         "schema": SCHEMA,
         "study": study.name,
         "profile": profile,
-        "title": study.title,
-        "question": study.question,
+        **_words(study),
         "command": _command(study, words),
         "seeds": given.seeds,
         "processes": given.processes,
         "device": _device(),
-        "methods": dict(study.methods),
-        "measures": {name: asdict(measure) for name, measure in study.every_measure.items()},
-        "lead": study.lead or next(iter(study.every_measure)),
         "cases": {name: dict(case) for name, case in cases.items()},
-        "notes": list(study.notes),
         "data": data,
         "environment": where,
         "load": {"start": load, "end": load_average()},
@@ -134,11 +132,43 @@ def _run(study: Study, given: argparse.Namespace, words: Sequence[str]) -> None:
         "done_now": len(file.done) - before,
         "runs": _rounded(runs),
     }
-    # From the rounded runs: whoever works the numbers out from the file gets these.
-    report["summary"] = summary(report["runs"], cases, list(study.methods), study.every_measure)
-    report["verdicts"] = verdicts(report["runs"], cases, study.claims, study.every_measure)
-    write_text(_text(_rounded(report)), given.out)
+    write_text(_text(_rounded({**report, **_judged(study, report)})), given.out)
     file.path.unlink()
+
+
+def _words(study: Study) -> dict[str, Any]:
+    """What a report says of its study, whatever the runs."""
+    return {
+        "title": study.title,
+        "question": study.question,
+        "methods": dict(study.methods),
+        "measures": {name: asdict(measure) for name, measure in study.every_measure.items()},
+        "lead": study.lead or next(iter(study.every_measure)),
+        "notes": list(study.notes),
+    }
+
+
+def _judged(study: Study, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs of a report show; they are rounded, so that who works the numbers out from the file gets these."""
+    runs, cases = report["runs"], report["cases"]
+    return {
+        "summary": summary(runs, cases, list(study.methods), study.every_measure),
+        "verdicts": verdicts(runs, cases, study.claims, study.every_measure),
+    }
+
+
+def reworded(study: Study, report: Mapping[str, Any]) -> dict[str, Any]:
+    """The report in the words and by the claims that the study has now; its runs stay what they are.
+
+    Raises:
+        StudyError: if the study has other cases, methods or measures now than those that were run.
+    """
+    kept = report["cases"], list(report["methods"]), list(report["measures"])
+    now = _rounded(study.cases(report["profile"])), list(study.methods), list(study.every_measure)
+    for what, one, other in zip(("cases", "methods", "measures"), kept, now, strict=True):
+        if one != other:
+            raise StudyError(f"its report is of other {what} than the study has now: run it again")
+    return _rounded({**report, **_words(study), **_judged(study, report)})  # type: ignore[no-any-return]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -182,6 +212,11 @@ def _arguments(study: Study, words: Sequence[str]) -> argparse.Namespace:
         "--tiny", action="store_true", help="small and on made-up data: shows that all runs; needs --out"
     )
     parser.add_argument("--page", action="store_true", help="run nothing: page and figures from the JSON that is there")
+    parser.add_argument(
+        "--reword",
+        action="store_true",
+        help="run nothing: words, claims and verdicts of the JSON as the study has them now, then the page",
+    )
     parser.add_argument("--fresh", action="store_true", help="drop the runs that a stopped study has left")
     parser.add_argument("--seeds", type=int, default=study.seeds, help="paired runs (default %(default)s)")
     beside = 1 if study.alone else 2
