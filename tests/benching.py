@@ -1,12 +1,16 @@
-"""What the tests of the benchmark share: its folder on the path, a small report, naps, whether a process ended."""
+"""What the tests of the benchmark share: its folder on the path, a small report, naps, processes and threads."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
 
 BENCHES = Path(__file__).parent.parent / "benches"
 # Last, as both folders have a module called peers: none that the tests import here needs that of the benchmark.
@@ -15,6 +19,15 @@ sys.path.append(str(BENCHES))
 import harness  # noqa: E402
 from machine import environment  # noqa: E402
 from report import SCHEMA_VERSION  # noqa: E402
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the grid of the studies has it: threads on networks so small wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def sleeper(seconds: float) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from benching import BENCHES
+from benching import BENCHES, one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import torchvision_schemas
@@ -32,6 +32,8 @@ import grid  # isort: skip
 import image_runs  # isort: skip
 import robust  # isort: skip
 import study  # isort: skip
+
+pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 
 TINY = image_runs.TINY
 #: The least that trains.
@@ -199,6 +201,19 @@ def test_fewer_images_are_part_of_more_and_drawn_by_the_seed() -> None:
     assert torch.equal(few.y, more.y[:20])
     assert not torch.equal(few.y, other.y)
     assert torch.equal(few.test_x, more.test_x)
+
+
+@pytest.mark.parametrize("crop", [0, 1])
+def test_runs_of_a_seed_see_the_same_batches_from_the_same_weights_whatever_is_drawn_for_mixing(crop: int) -> None:
+    """An operator that draws, and mixes nothing, gives the network of a run without one."""
+    case = {**FEW, "crop": crop, "batch": 10}
+    data = image_runs.images_of(case, 3)
+    drawing = mx.OneOf([mx.CutMix(1.0, p=0.0), mx.Mixup(1.0, p=0.0)])
+    plain, drawn = (image_runs.trained(case, data, op, 3).state_dict() for op in (None, drawing))
+    for name, value in plain.items():
+        assert torch.allclose(value, drawn[name], rtol=1e-4, atol=1e-6), name
+    mixed = image_runs.trained(case, data, mx.Mixup(1.0), 3).state_dict()
+    assert not torch.allclose(plain["head.weight"], mixed["head.weight"], rtol=1e-4, atol=1e-6)
 
 
 def test_the_learning_rate_drops_after_the_epochs_that_a_case_names() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from benching import BENCHES
+from benching import BENCHES, one_thread
 from scipy import stats
 from scipy.spatial.distance import cdist
 
@@ -34,13 +33,7 @@ import tabular_data  # isort: skip
 import tabular  # isort: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the grid has it: threads on networks so small wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures(one_thread.__name__)
 
 
 @pytest.fixture
