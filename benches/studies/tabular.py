@@ -69,7 +69,7 @@ def claims() -> list[Claim]:
     found = []
     for method in list(OPERATORS)[1:]:
         text = f"{method} has a higher test accuracy than training without mixing"
-        whole = "six tables: lower error on four, the same on two"
+        whole = "six tables: lower error on four, higher on none"
         found.append(Claim(text, ZHANG, "accuracy", method, paper=whole))
         for name, paper in papers.items():
             found.append(Claim(f"{name}: {text}", ZHANG, "accuracy", method, where={"table": name}, paper=paper))
