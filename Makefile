@@ -1,6 +1,6 @@
 # make demo   set up .venv, then photographs and questions mixed, small networks trained with and without, timings: three pages
 # make test   set up .venv, then lint, types and tests
-# make bench  throughput beside the peers, a quarter of an hour: benches/results/headline.{json,html,md}, README's table
+# make bench  throughput beside the peers, about ten minutes: benches/results/headline.{json,html,md}, README's table
 # make bench-full   every operator, dtype, layout and size, an hour or two: benches/results/full.{json,html,md}
 # make bench-check  are the kernels still as fast, next to a copy, as they were? A minute
 # make bench-report the pages and README's table again, from the JSON that is there
