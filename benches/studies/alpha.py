@@ -9,7 +9,7 @@ import figures
 import numpy as np
 from evidence import Claim, Measure, values
 from grid import Case
-from image_runs import CIFAR, PAPER, SMALL, TINY, ZHANG, images_of, quality, share_right, trained, watched
+from image_runs import CIFAR, CYCLE, PAPER, SMALL, TINY, ZHANG, images_of, quality, share_right, trained, watched
 from mixops.pipelines.plots import dress
 from study import Study
 
@@ -115,6 +115,7 @@ STUDY = Study(
         "generalisation gap is the test error less the training error.",
         "Default runs take 5,000 images, drawn by the seed and averaged over squares of 2 x 2 pixels, small networks, "
         "short trainings, and no other augmentation. `--full` is the paper's setting, with a narrower network beside.",
+        CYCLE,
         "The paper has no table of α for CIFAR-10: what it says of training error, gap and capacity is in its "
         "discussion. Its ImageNet runs are best with α from 0.1 to 0.4 and underfit with large ones.",
         "A best α is not picked per run: with a few seeds it would be picked by chance. The figure shows where the "

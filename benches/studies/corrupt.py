@@ -10,7 +10,20 @@ import numpy as np
 import torch
 from evidence import Claim, Measure
 from grid import Case
-from image_runs import CIFAR, PAPER, SMALL, TINY, ZHANG, Images, images_of, network, quality, share_right, training
+from image_runs import (
+    CIFAR,
+    CYCLE,
+    PAPER,
+    SMALL,
+    TINY,
+    ZHANG,
+    Images,
+    images_of,
+    network,
+    quality,
+    share_right,
+    training,
+)
 from study import Study
 from torch import Tensor
 
@@ -142,6 +155,7 @@ STUDY = Study(
         "Default runs take 5,000 images of half the side, drawn by the seed, and no other augmentation nor weight "
         "decay, so that a small network can memorise them. The paper takes 50,000 whole images, moved and mirrored, "
         "200 epochs and a weight decay of 0.0001, which `--full` does.",
+        CYCLE,
         "The network is looked at after each `every` epochs: the best epoch is the best of those, by the test images, "
         "as in the paper, and so no number to select a method by.",
         "The paper gives each share the α that was best of 1, 2, 8 and 32 there; the claims name it.",

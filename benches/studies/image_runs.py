@@ -54,6 +54,11 @@ PAPER: dict[str, Any] = {
     "crop": 4,
     "epochs": 200,
 }
+#: What the pages of default runs must say, as a case names one momentum.
+CYCLE = (
+    "In default runs the learning rate goes up to `learning_rate` and down again in one cycle, and the momentum from "
+    "0.95 down to 0.85 and up again, in place of `momentum`."
+)
 
 
 class Images(NamedTuple):
@@ -133,7 +138,6 @@ def training(net: torch.nn.Module, case: Case, data: Images, op: mx.Operator | N
     if case["drops"]:
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [epoch * steps for epoch in case["drops"]])
     else:
-        # These are torch's own: said here as they take the place of the momentum of the case.
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, rate, steps * case["epochs"], base_momentum=0.85, max_momentum=0.95
         )

@@ -10,6 +10,7 @@ from evidence import Claim, Measure
 from grid import Case
 from image_runs import (
     CIFAR,
+    CYCLE,
     FASHION,
     PAPER,
     SMALL,
@@ -148,6 +149,7 @@ STUDY = Study(
         "Images are averaged over squares of `pool` x `pool` pixels, training sets are 10,000 images, trainings are "
         "short, networks small, and there is no other augmentation: the papers train large networks on 50,000 whole "
         "images, moved and mirrored, for 200 to 300 epochs. `--full` is the setting of Zhang et al.",
+        CYCLE,
         "Numbers of the papers are each from their own setting: what can be compared is the direction.",
         "The split is the same for all seeds: intervals tell of first weights and order, not of other data.",
     ),

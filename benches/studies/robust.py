@@ -15,6 +15,7 @@ from evidence import Claim, Measure
 from grid import Case
 from image_runs import (
     CIFAR,
+    CYCLE,
     FASHION,
     PAPER,
     SMALL,
@@ -222,8 +223,8 @@ STUDY = Study(
     figures={"attacks": attack_figure, "between": between_figure},
     notes=(
         "Attacks move each value of a test image (`attacked` of them) by at most `epsilon` of 255: FGSM in one step, "
-        "I-FGSM in ten steps of a quarter of it, as Kurakin et al. 2017 do; the paper names ε = 4 and ten iterations, "
-        "and not their step. Values stay between black and white.",
+        "I-FGSM in ten steps of a quarter of it, which is the step of Kurakin et al. 2017 at ε = 4; the paper names ε "
+        "= 4 and ten iterations, and not how large a step is. Values stay between black and white.",
         "Images are averaged over squares of `pool` x `pool` pixels before they are attacked: 4 of 255 on such a pixel "
         "is a stronger attack than on one of the whole image, and networks here are weaker than the papers'. Compare "
         "directions, and methods with each other.",
@@ -234,8 +235,12 @@ STUDY = Study(
         "Pairs are `pairs` training images, each with another, in evaluation mode. A miss is a prediction of neither "
         "class of the pair. The gradient is that of the loss λ·L(yᵢ) + (1 - λ)·L(yⱼ) with respect to the image of "
         "mean 0 and SD 1, its norm a mean over the pairs; the tables give means over λ = 0, 0.1, ..., 1.",
+        "At λ = 0 and 1 a miss is an error on a training image: the mean over λ holds these, and a network that fits "
+        "them less well has more of them; the measure halfway holds none. At λ = 1, where nothing is left of the other "
+        "image, its class counts as a miss; at λ = 0 either class is right.",
         "The paper attacks networks of ImageNet, and looks between images of CIFAR-10; default runs here take 10,000 "
         "images of half the side, small networks and short trainings.",
+        CYCLE,
         "The split is the same for all seeds: intervals tell of first weights and order, not of other data.",
     ),
     packages=("matplotlib", "torchvision"),
