@@ -2,93 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from mixops.pipelines.cli import main
-from mixops.pipelines.small_net import small_network
 from mixops.pipelines.trying.array_task import ArrayTask
 from mixops.pipelines.trying.held_arrays import held_file, held_folder
 from mixops.pipelines.trying.run_file import Run, RunFile
 from mixops.pipelines.trying.tasks import Candidate, Scores, candidates
-from PIL import Image
+from trials import BLIND, arrays_of, failed, here, report, run, scores_of, write_images, write_sentences
 
 import mixops as mx
 
-#: Hides the whole of an image of 8 x 8 pixels, so that nothing can be learnt.
-BLIND = "Cutout(32)"
-
-
-def made_up(rows: int, seed: int, classes: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Images of 8 x 8 pixels whose class is where they are bright; a network learns it in an epoch or two."""
-    rng, wide = np.random.default_rng(seed), 8 // classes
-    labels = np.arange(rows) % classes
-    images = rng.integers(0, 120, (rows, 8, 8), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[:, wide * label : wide * (label + 1)] += 120
-    return images, labels
-
-
-def write_images(folder: Path, rows: int, seed: int, names: tuple[str, str] = ("left", "right")) -> None:
-    for i, (image, label) in enumerate(zip(*made_up(rows, seed), strict=True)):
-        (folder / names[label]).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / names[label] / f"{i}.png")
-
-
-def write_sentences(path: Path, rows: int = 60, first: int = 0) -> None:
-    """Questions of two classes that are numbered from ``first`` on."""
-    asked = [
-        f"{'who' if i % 2 else 'where'} {'is it' if i % 3 else 'was that'} ?\t{first + i % 2}" for i in range(rows)
-    ]
-    path.write_text("text\tlabel\n" + "\n".join(asked) + "\n", encoding="utf-8")
-
-
-def arrays_of(classes: int = 2) -> dict[str, np.ndarray]:
-    (x, y), (x_test, y_test) = made_up(160, 0, classes), made_up(60, 1, classes)
-    return {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with data.npz in it; what is imported from it is forgotten."""
-    np.savez(tmp_path / "data.npz", **arrays_of())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    return tmp_path
-
-
-def run(*args: str, data: str = "data.npz", minutes: float = 60.0, seeds: int = 2) -> int:
-    """The command; how many seeds there are is said, and not left to how fast the machine is."""
-    options = ["--minutes", str(minutes), "--seeds", str(seeds), "--threads", "1", "--batch", "16"]
-    return main(["try", data, *options, *args])
-
-
-def report(path: str = "try.json") -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def scores_of(path: str = "try.runs.jsonl") -> dict[tuple[str, int], dict[str, float]]:
-    lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
-    return {(r["op"], r["seed"]): r["scores"] for r in map(json.loads, lines)}
-
-
-def failed(capsys: pytest.CaptureFixture[str], *args: str, data: str = "data.npz", **options: Any) -> str:
-    """The one line of an error, after which the folder is as it was."""
-    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if "__pycache__" not in path.parts}
-    assert run(*args, data=data, **options) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.count("\n") == 1
-    assert said.err.startswith("mixops: ")
-    after = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if "__pycache__" not in path.parts}
-    assert after == before
-    return said.err
-
+pytestmark = pytest.mark.usefixtures(here.__name__)
 
 # ---------------------------------------------------------------------------- what it says
 
@@ -151,6 +79,8 @@ def test_sentences_are_tried_by_operators_on_hidden_states(here: Path, capsys: p
     capsys.readouterr()
     assert "expected one on hidden states" in failed(capsys, "--op", "CutMix(1.0)", "-o", "b.json", data="asked.tsv")
     assert "--model tree: expected small, cnn, lstm" in failed(capsys, "--model", "tree", data="asked.tsv")
+    (here / "named.csv").write_text("sentence,stars\nso good,5\n")
+    assert "has the columns ['sentence', 'stars'], expected text and label" in failed(capsys, data="named.csv")
     write_sentences(here / "few.tsv", 12)
     assert "few.tsv: 10 sentences to learn from and 2 held out" in failed(capsys, data="few.tsv")
 
@@ -308,6 +238,7 @@ def test_runs_that_another_command_writes_meanwhile_are_not_written_over(tmp_pat
         (("--op", "none"), "nothing to compare with none"),
         (("--op", "SSMix(0.1)"), "does not fit images: SSMix() needs lengths"),
         (("--op", "WordMixup(1.0)"), "mixes hidden states, and images are mixed before the model"),
+        (("--op", "Mixup(0.2) | WordMixup(1.0)"), "mixes hidden states, and images are mixed before the model"),
         (("--model", "no_such_module:make"), "no_such_module cannot be imported: ModuleNotFoundError"),
         (("--model", "mixops.pipelines.small_net:small_netwrk"), "did you mean small_network?"),
         (("--model", "mixops.pipelines.small_net:_SIDE"), "expected a function that makes a network"),
@@ -337,22 +268,6 @@ def test_what_an_operator_seldom_draws_is_refused_when_it_does(here: Path) -> No
     task = ArrayTask(held_file(Path("data.npz")), batch_size=16)
     with pytest.raises(mx.MixError, match="mixes hidden states"):
         task.train(mx.OneOf([mx.Mixup(0.2), mx.WordMixup(1.0)]), 0, 5, lambda *told: None)
-
-
-def test_a_model_with_another_number_of_outputs_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "odd_net.py").write_text(
-        "from torch import nn\n"
-        "def make(shape, classes):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))\n"
-        "def tight(shape, classes):\n"
-        "    return nn.Sequential(nn.Flatten(), nn.Linear(65, 2))\n"
-    )
-    assert "put out Tensor of shape (2, 7), expected logits of shape (2, 2)" in failed(
-        capsys, "--model", "odd_net:make"
-    )
-    assert "odd_net:tight cannot take float32 of shape (2, 1, 8, 8)" in failed(capsys, "--model", "odd_net:tight")
-    (here / "torn_net.py").write_text("raise RuntimeError('torn')\n")
-    assert "torn_net cannot be imported: RuntimeError: torn" in failed(capsys, "--model", "torn_net:make")
 
 
 def test_a_training_that_diverges_says_so_and_writes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -409,105 +324,6 @@ def test_an_npz_that_does_not_fit_is_refused(
     assert told in failed(capsys, data="given.npz")
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 8, 8), (1, 28, 28), (3, 33, 47), (5,)])
-def test_the_small_network_takes_images_of_any_size_and_rows(shape: tuple[int, ...]) -> None:
-    import torch
-
-    assert small_network(shape, 7)(torch.zeros(2, *shape)).shape == (2, 7)
-
-
-@pytest.mark.parametrize("shape", [(3, 3, 8), (8, 8), ()])
-def test_the_small_network_refuses_other_shapes(shape: tuple[int, ...]) -> None:
-    with pytest.raises(mx.MixError, match=r"expected \(features,\)"):
-        small_network(shape, 7)
-
-
 def test_an_operator_is_known_however_it_is_written() -> None:
     assert [one.key for one in candidates((" mx.CutMix( 1.0 )", "NONE"))] == ["none", "CutMix()"]
     assert candidates(("Mixup( 0.2 )",))[1] == Candidate("Mixup( 0.2 )", mx.Mixup(0.2))
-
-
-# ---------------------------------------------------------------------------- a model that fails
-
-
-def write_net(name: str, forward: str, make: str = "Net(nn.Flatten(), nn.Linear(math.prod(shape), classes))") -> None:
-    """A module NAME.py of a linear network with such a forward."""
-    Path(f"{name}.py").write_text(
-        "import math\n"
-        "import torch\n"
-        "from torch import nn\n"
-        "class Net(nn.Sequential):\n"
-        "    def forward(self, x):\n"
-        f"        {forward}\n"
-        "def make(shape, classes):\n"
-        f"    return {make}\n",
-        encoding="utf-8",
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "forward", "told"),
-    [
-        (
-            "net_a",
-            "raise KeyError('deep')",
-            "--model net_a:make cannot take float32 of shape (2, 1, 8, 8): KeyError: 'deep'",
-        ),
-        (
-            "net_b",
-            "assert not self.training, 'no'; return super().forward(x)",
-            "--model net_b:make failed in training: AssertionError: no",
-        ),
-        (
-            "net_c",
-            "return super().forward(x).detach()",
-            "--model net_c:make failed in training: RuntimeError: element 0 of tensors",
-        ),
-        ("net_d", "return super().forward(x) / self.training", "probabilities are not finite: lower lr"),
-    ],
-)
-def test_a_network_that_fails_is_named_with_what_it_raised(
-    here: Path, capsys: pytest.CaptureFixture[str], name: str, forward: str, told: str
-) -> None:
-    write_net(name, forward)
-    assert told in failed(capsys, "--op", "Mixup(0.2)", "--epochs", "1", "--model", f"{name}:make")
-
-
-def test_a_network_on_words_that_fails_is_named_with_what_it_raised(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_sentences(here / "asked.tsv")
-    (here / "words_net.py").write_text(
-        "from torch import nn\n"
-        "class Net(nn.Module):\n"
-        "    def __init__(self, embedding):\n"
-        "        super().__init__()\n"
-        "        self.embedding = embedding\n"
-        "    def forward(self, input_ids, attention_mask):\n"
-        "        raise KeyError('deep')\n"
-        "def make(embedding, classes):\n"
-        "    return Net(embedding)\n"
-    )
-    assert "--model words_net:make failed in training: KeyError: 'deep'" in failed(
-        capsys, "--model", "words_net:make", data="asked.tsv"
-    )
-
-
-def test_a_function_that_makes_no_new_network_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_net("net_once", "return super().forward(x)", "NETS.setdefault(0, Net(nn.Flatten(), nn.Linear(64, classes)))")
-    with Path("net_once.py").open("a") as file:
-        file.write("NETS = {}\n")
-    assert "weights of one that it made before" in failed(capsys, "--model", "net_once:make")
-    write_net("net_none", "return super().forward(x)", "Net(nn.Flatten())")
-    assert "no parameter that trains" in failed(capsys, "--model", "net_none:make")
-
-
-def test_runs_of_a_model_that_was_changed_are_not_those_of_the_new_one(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    args = ("--op", "Mixup(0.2)", "--epochs", "1", "--model", "net_grown:make")
-    write_net("net_grown", "return super().forward(x)")
-    assert run(*args) == 0
-    write_net("net_grown", "return super().forward(2 * x)")
-    capsys.readouterr()
-    assert "file of the model was" in failed(capsys, *args)

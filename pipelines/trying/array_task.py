@@ -13,6 +13,7 @@ import mixops as mx
 from mixops import MixTypeError, MixValueError
 
 from ..array_loader import ArrayLoader
+from ..mixed_rows import steps_of
 from ..small_net import small_network
 from ..text.recipes import Recipe
 from ..text.running import diverged, logits_of, one_state, scores_of
@@ -132,7 +133,7 @@ class ArrayTask:
             return Scores(*scores_of(probs, self.data.y_test))
 
     def _check_plan(self, op: mx.Operator, plan: mx.Plan | mx.PlanSequence) -> None:
-        if plan.layer is not None:
+        if any(step.layer is not None for step in steps_of(plan)):
             raise MixValueError(
                 f"{op!r} mixes hidden states, and {self.kind} are mixed before the model here: expected an operator "
                 "such as Mixup(0.2), CutMix(1.0) or Cutout(8)"

@@ -15,6 +15,7 @@ from mixops import MixValueError
 from ..text.learners import NETWORKS
 from ..text.recipes import Recipe
 from ..text.sentences import Sentences, read_sentences
+from ..text.tables import read_table
 from ..text.training import check_operator, train_text
 from .array_task import TEST_COST
 from .given_models import training_of
@@ -61,6 +62,9 @@ class SentenceTask:
             raise MixValueError(
                 f"--model {model}: expected small, {', '.join(NETWORKS)} or MODULE:FUNCTION for sentences"
             )
+        there = list(read_table(path, header=True).columns)
+        if not {"text", "label"} <= set(there):
+            raise MixValueError(f"{path.name} has the columns {there[:12]}, expected text and label: rename them")
         data = _without_gaps(read_sentences(path))
         self.train_rows, self.test_rows = data.split(_SHARE, seed)
         usual = Recipe()
