@@ -16,7 +16,7 @@ _FIRST, _MOST = 16, 64
 
 
 def small_network(shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Convolutions that halve the image until its shorter side is 8 pixels or less, then one layer to the classes.
+    """Convolutions that halve an image, once at least, to a shorter side of 8 pixels or less; then a layer to the classes.
 
     Args:
         shape: (channels, height, width) of an image, 4 pixels a side or more; or (features,) of a row of numbers, for
@@ -36,11 +36,11 @@ def small_network(shape: tuple[int, ...], classes: int) -> nn.Module:
     """
     from torch import nn
 
-    if len(shape) == 1:
+    if len(shape) == 1 and shape[0] > 0:
         return nn.Sequential(
             nn.Linear(shape[0], 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, classes)
         )
-    if len(shape) != 3 or min(shape[1:]) < _SIDE:
+    if len(shape) != 3 or shape[0] < 1 or min(shape[1:]) < _SIDE:
         raise MixValueError(
             f"small_network: shape {shape}, expected (features,), or (channels, height, width) of {_SIDE} pixels "
             "a side or more"

@@ -36,7 +36,7 @@ def test_the_small_network_takes_images_of_any_size_and_rows(shape: tuple[int, .
     assert small_network(shape, 7)(torch.zeros(2, *shape)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 8), (8, 8), ()])
+@pytest.mark.parametrize("shape", [(3, 3, 8), (8, 8), (), (0,), (0, 8, 8)])
 def test_the_small_network_refuses_other_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(mx.MixError, match=r"expected \(features,\)"):
         small_network(shape, 7)
