@@ -16,7 +16,7 @@ _FIRST, _MOST = 16, 64
 
 
 def small_network(shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Convolutions that halve an image, once at least, to a shorter side of 8 pixels or less; then a layer to the classes.
+    """Convolutions that halve an image, at least once, to a shorter side of 8 pixels or less; then one linear layer.
 
     Args:
         shape: (channels, height, width) of an image, 4 pixels a side or more; or (features,) of a row of numbers, for
