@@ -32,6 +32,7 @@ import study  # isort: skip
 STUDIES = BENCHES / "studies"
 SCRIPTS = sorted(path.name for path in STUDIES.glob("*.py") if "\nSTUDY = Study(" in path.read_text(encoding="utf-8"))
 MEASURES = evidence.COMMON
+PARTS = ("train", "test")
 
 
 def noted(case: Any, method: str, seed: int) -> dict[str, Any]:
@@ -301,8 +302,25 @@ def test_images_are_read_as_they_are_and_from_differences(tmp_path: Path, monkey
     for name in ("plain.npz", "packed.npz"):
         assert np.array_equal(folder.images(name)[0], x)
     assert folder.images("plain.npz")[2].shape == (2, 1, 5, 6)
-    with pytest.raises(grid.StudyError, match="expected x_train"):
+    with pytest.raises(grid.StudyError, match="expected y_train, y_test, x_train"):
         folder.images("neither.npz")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"x_test": np.zeros((4, 6, 5, 3), np.uint8)}, {"x_test": np.zeros((4, 6, 5), np.float32)},
+     {"x_test": np.zeros((3, 6, 5), np.uint8)}, {"x_test": np.zeros((4, 6), np.uint8)}, {"y_test": np.zeros(4)}],
+    ids=["channels last", "floats", "too few", "no images", "no classes"],
+)  # fmt: skip
+def test_images_that_are_no_bytes_or_lie_otherwise_or_do_not_fit_their_labels_are_refused(
+    odd: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv(folder.VARIABLE, str(tmp_path))
+    fine = {f"{one}_{part}": np.zeros((4, 6, 5)[: 3 if one == "x" else 1], np.uint8) for one in "xy" for part in PARTS}
+    name = f"{request.node.callspec.id}.npz"
+    np.savez(tmp_path / name, **{**fine, **odd})
+    with pytest.raises(grid.StudyError, match=r"holds images .*, expected uint8 \(N, H, W\) or"):
+        folder.images(name)
 
 
 # -- the scripts -------------------------------------------------------------------------------------------------------

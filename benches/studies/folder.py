@@ -98,19 +98,27 @@ def images(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         Images (N, C, H, W) uint8, labels (N,) int64.
 
     Raises:
-        StudyError: if the file is not there, or holds neither form.
+        StudyError: if the file is not there, or holds neither form, or images and labels do not fit.
     """
     with opened(name) as archive:
-        missing = [part for part in ("train", "test") if not {f"x_{part}", f"d_{part}"} & set(archive.files)]
-        if missing:
-            raise StudyError(f"{name}: holds {archive.files}, expected x_train and x_test, or d_train and d_test")
+        there = set(archive.files)
+        if any(f"y_{part}" not in there or not {f"x_{part}", f"d_{part}"} & there for part in ("train", "test")):
+            raise StudyError(
+                f"{name}: holds {archive.files}, expected y_train, y_test, x_train and x_test (or d_train and d_test)"
+            )
         found = [
-            archive[f"x_{part}"] if f"x_{part}" in archive else _undone(archive[f"d_{part}"])
+            (archive[f"x_{part}"] if f"x_{part}" in there else _undone(archive[f"d_{part}"]), archive[f"y_{part}"])
             for part in ("train", "test")
         ]
-        labels = [archive[f"y_{part}"].astype(np.int64) for part in ("train", "test")]
-    train, test = (x if x.ndim == 4 else x[:, None] for x in found)
-    return train, labels[0], test, labels[1]
+    for x, y in found:
+        fits = x.dtype == np.uint8 and (x.ndim == 3 or (x.ndim == 4 and x.shape[1] in (1, 3)))
+        if not fits or y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
+            raise StudyError(
+                f"{name}: holds images {x.dtype} {x.shape} and labels {y.dtype} {y.shape}, expected uint8 (N, H, W) or "
+                "(N, C, H, W) with 1 or 3 channels, and whole numbers (N,)"
+            )
+    (train, y_train), (test, y_test) = ((x if x.ndim == 4 else x[:, None], y.astype(np.int64)) for x, y in found)
+    return train, y_train, test, y_test
 
 
 @cache
