@@ -326,13 +326,13 @@ def test_a_source_mixes_where_it_is_told_to_and_gives_a_batch_for_every_step(pla
 
 
 def test_a_slower_method_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps that do twice as much must be told from plain ones by the clock of the study."""
+    """Steps that do 32 times as much must be told from plain ones by the clock of the study, on a busy machine, too."""
     plain = cost.SOURCES["in the step"]
 
     def slow(case: Any, op: Any, seed: int) -> Any:
         for x, loss_of in plain(case, None, seed):
-            yield (x if op is None else x.repeat(4, 1, 1, 1)), (loss_of if op is None else lambda logits: logits.sum())
+            yield (x if op is None else x.repeat(32, 1, 1, 1)), (loss_of if op is None else lambda logits: logits.sum())
 
     case = {**cost.cases("tiny")["in the step"], "side": 16, "width": 4}
     monkeypatch.setitem(cost.SOURCES, "in the step", slow)
-    assert cost.train(case, "Mixup", 0)["seconds_ratio"] > 1.3
+    assert cost.train(case, "Mixup", 0)["seconds_ratio"] > 2
