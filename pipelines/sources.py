@@ -165,21 +165,32 @@ def image_folder(
 def read_image(path: str | PathLike[str] | IO[bytes], size: tuple[int, int] | None = None) -> np.ndarray:
     """One image file, or an open one, as (h, w, 3) uint8, turned as its EXIF says.
 
-    It is cropped to the middle and resized if size is given.
+    It is cropped to the middle and resized if size is given. Of 16 bits the upper 8 are taken, rounded.
 
     Raises:
-        MixError: if the file is no image or broken; the message names it.
+        MixError: if the file is no image or broken, or holds floats or 32-bit numbers; the message names it.
         FileNotFoundError: if there is no such file.
     """
     _need("read_image", "PIL", "pillow")
     from PIL import Image, ImageOps
 
     with _named_errors(path), Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+        image = _in_bytes(ImageOps.exif_transpose(opened), opened.format).convert("RGB")
         if size is not None:
             # Area-averaging: no aliasing when a large photograph becomes a small one.
             image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
         return np.array(image)
+
+
+def _in_bytes(image: Any, kind: str | None) -> Any:
+    """Grey of 16 bits as 8, which Pillow would cut off at 255; other wide pixels have no range that is known."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):  # as Pillow 10 opens them
+        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are of mode {image.mode}, whose range is not known: save it with 8 or 16 bits")
+    return image
 
 
 @contextmanager

@@ -115,6 +115,16 @@ def test_grey_transparent_and_turned_images_become_upright_rgb(tmp_path: Path) -
         assert np.array_equal(read_image(tmp_path / f"{name}.png"), np.full((4, 6, 3), 9, np.uint8))
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_grey_of_16_bits_keeps_its_shades_and_floats_are_refused(tmp_path: Path, ending: str) -> None:
+    shades = np.array([[0, 257, 32896, 65535]], np.uint16)
+    Image.fromarray(shades).save(tmp_path / f"deep.{ending}")
+    assert read_image(tmp_path / f"deep.{ending}")[0, :, 0].tolist() == [0, 1, 128, 255]
+    Image.fromarray(shades.astype(np.float32)).save(tmp_path / "floats.tif")
+    with pytest.raises(mx.MixError, match="of mode F, whose range is not known"):
+        read_image(tmp_path / "floats.tif")
+
+
 def test_folders_that_make_no_data_set_are_refused(tmp_path: Path) -> None:
     with pytest.raises(mx.MixError, match="no readable image"):
         image_folder(tmp_path)
