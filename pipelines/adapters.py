@@ -162,10 +162,32 @@ class Adapted:
 def as_array(value: Any) -> Any:
     """A PIL image as (h, w, c) uint8, 1 channel if it is grey, else RGB; anything else as it is."""
     if hasattr(value, "getbands") and hasattr(value, "convert"):
+        value = in_bytes(value, getattr(value, "format", None))
         grey = value.mode in ("L", "1", "LA")
         pixels = np.array(value.convert("L" if grey else "RGB"))
         return pixels[..., None] if grey else pixels
     return value
+
+
+def in_bytes(image: Any, kind: str | None) -> Any:
+    """A PIL image, greys of 16 bits as 8: Pillow would cut them off at 255.
+
+    Args:
+        image: of any mode.
+        kind: of the file that it was read from, "PNG" say.
+
+    Raises:
+        MixError: if its pixels are floats or numbers of 32 bits, whose range is not known.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):  # as Pillow 10 opens them
+        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise MixValueError(
+            f"pixels of a PIL image of mode {image.mode}, whose range is not known: expected 8 or 16 bits"
+        )
+    return image
 
 
 def from_torchvision(dataset: Any, names: Sequence[str] = ("image", "label")) -> Adapted:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mixops import MixTypeError, MixValueError
 
+from .adapters import in_bytes
 from .state import count
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -175,22 +176,11 @@ def read_image(path: str | PathLike[str] | IO[bytes], size: tuple[int, int] | No
     from PIL import Image, ImageOps
 
     with _named_errors(path), Image.open(path) as opened:
-        image = _in_bytes(ImageOps.exif_transpose(opened), opened.format).convert("RGB")
+        image = in_bytes(ImageOps.exif_transpose(opened), opened.format).convert("RGB")
         if size is not None:
             # Area-averaging: no aliasing when a large photograph becomes a small one.
             image = ImageOps.fit(image, (size[1], size[0]), Image.Resampling.BILINEAR)
         return np.array(image)
-
-
-def _in_bytes(image: Any, kind: str | None) -> Any:
-    """Grey of 16 bits as 8, which Pillow would cut off at 255; other wide pixels have no range that is known."""
-    from PIL import Image
-
-    if image.mode.startswith("I;16") or (image.mode == "I" and kind == "PNG"):  # as Pillow 10 opens them
-        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are of mode {image.mode}, whose range is not known: save it with 8 or 16 bits")
-    return image
 
 
 @contextmanager

@@ -120,6 +120,8 @@ def test_grey_of_16_bits_keeps_its_shades_and_floats_are_refused(tmp_path: Path,
     shades = np.array([[0, 257, 32896, 65535]], np.uint16)
     Image.fromarray(shades).save(tmp_path / f"deep.{ending}")
     assert read_image(tmp_path / f"deep.{ending}")[0, :, 0].tolist() == [0, 1, 128, 255]
+    with Image.open(tmp_path / f"deep.{ending}") as opened:
+        assert from_torchvision([(opened, 3)])[0]["image"][0, :, 0].tolist() == [0, 1, 128, 255]
     Image.fromarray(shades.astype(np.float32)).save(tmp_path / "floats.tif")
     with pytest.raises(mx.MixError, match="of mode F, whose range is not known"):
         read_image(tmp_path / "floats.tif")
