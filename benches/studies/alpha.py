@@ -123,4 +123,5 @@ STUDY = Study(
     ),
     packages=("matplotlib", "torchvision"),
     seeds=5,
+    gpu=True,
 )

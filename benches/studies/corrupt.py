@@ -162,4 +162,5 @@ STUDY = Study(
     ),
     packages=("matplotlib", "torchvision"),
     seeds=5,
+    gpu=True,
 )

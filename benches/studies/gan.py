@@ -214,4 +214,5 @@ STUDY = Study(
     ),
     packages=("matplotlib",),
     seeds=6,
+    gpu=True,
 )

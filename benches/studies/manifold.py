@@ -200,4 +200,5 @@ STUDY = Study(
         "The split is the same for all seeds: intervals tell of first weights and order, not of other data.",
     ),
     packages=("matplotlib",),
+    gpu=True,
 )

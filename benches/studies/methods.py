@@ -155,4 +155,5 @@ STUDY = Study(
     ),
     packages=("matplotlib", "torchvision"),
     seeds=6,
+    gpu=True,
 )

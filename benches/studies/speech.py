@@ -159,4 +159,5 @@ STUDY = Study(
     ),
     packages=("matplotlib",),
     seeds=6,
+    gpu=True,
 )

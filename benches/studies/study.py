@@ -53,6 +53,7 @@ class Study:
         packages: whose versions matter, beside those that every report gives.
         seeds: paired runs of each case and method.
         alone: what is measured is time: no run has another beside it.
+        gpu: a run takes a GPU where there is one.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Study:
     packages: Sequence[str] = ()
     seeds: int = 10
     alone: bool = False
+    gpu: bool = False
 
     @property
     def every_measure(self) -> dict[str, Measure]:
@@ -123,7 +125,7 @@ def _run(study: Study, given: argparse.Namespace, words: Sequence[str]) -> None:
         "command": _command(study, words),
         "seeds": given.seeds,
         "processes": given.processes,
-        "device": _device(),
+        "device": _device(study.gpu),
         "cases": {name: dict(case) for name, case in cases.items()},
         "data": data,
         "environment": where,
@@ -258,10 +260,10 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _device() -> str:
+def _device(gpu: bool) -> str:
     import torch
 
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else "CPU"
 
 
 def _rounded(value: Any) -> Any:

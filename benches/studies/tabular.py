@@ -105,4 +105,5 @@ STUDY = Study(
     ),
     packages=("matplotlib",),
     seeds=8,
+    gpu=True,
 )
