@@ -26,7 +26,8 @@ from mixops.backends.cuda.form import Form, sources, text
 
 SHIM = Path(__file__).parent / "shim" / "chip.h"
 #: No contraction into fused products that the source does not ask for; unions and pointers as the chip sees them.
-FLAGS = ("-O1", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w")
+#: Not optimised, nor linked to the C++ library: hundreds of kernels are compiled, and none runs for long.
+FLAGS = ("-O0", "-nostdlib", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing", "-w")
 LOOP = """
 extern "C" unsigned long long run(const void *arguments, unsigned gx, unsigned gy, unsigned block, Region *given,
                                   Faults *found) {
@@ -105,7 +106,7 @@ def compiled(source: str) -> Any:
     built = folder / f"{hashlib.sha256(source.encode()).hexdigest()[:24]}.so"
     if not built.exists():
         part = built.with_suffix(f".{os.getpid()}")
-        command = ["g++", *FLAGS, f"-I{folder}", "-x", "c++", "-", "-o", str(part)]
+        command = ["g++", *FLAGS, f"-I{folder}", "-x", "c++", "-", "-o", str(part), "-lgcc"]
         done = subprocess.run(command, input=source + LOOP, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[:3000]
         part.replace(built)
