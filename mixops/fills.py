@@ -97,7 +97,7 @@ class Fills:
                 raise MixValueError(
                     f"fills.{name}: got {given.dtype} of shape {given.shape}, expected {ndim} axes of {np.dtype(dtype)}"
                 )
-            array = np.array(given, dtype)
+            array = np.array(given, dtype, order="C")  # kernels of another order would be compiled too
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         count = len(self.value)

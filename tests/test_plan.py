@@ -337,6 +337,13 @@ def test_the_arrays_are_copies_of_the_right_type_and_locked() -> None:
         plan.base = base  # type: ignore[misc]
 
 
+def test_two_tables_of_fills_join_in_the_order_of_memory_that_kernels_are_compiled_for() -> None:
+    joined = mx.Fills.of([1.0, 2.0]).joined(mx.Fills.of([3.0, (4.0, 5.0, 6.0)]))
+    assert joined.value.tolist() == [[1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 5, 6]]
+    assert joined.value.flags.c_contiguous
+    assert mx.Fills(np.asfortranarray(joined.value), joined.noise, joined.std, joined.key).value.flags.c_contiguous
+
+
 def test_plans_are_equal_by_content_and_differ_in_any_field() -> None:
     plan = mx.Plan(**GOOD)
     assert plan == mx.Plan(**GOOD)
