@@ -172,6 +172,12 @@ def test_a_network_that_always_says_one_class_misses_all_pairs_without_it(label:
     assert norms == [0.0] * len(robust.PLACES)
 
 
+def test_one_of_the_two_classes_is_no_miss_even_where_nothing_is_left_of_its_image() -> None:
+    data = handmade(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]))
+    misses, _ = robust.between(linear([[0.0] * 4] * 3, [1.0, 0, 0]), data, 2, seed=1)
+    assert misses == [0.0] * len(robust.PLACES)
+
+
 # -- what the studies share --------------------------------------------------------------------------------------------
 
 
