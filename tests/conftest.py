@@ -14,11 +14,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 
 import mixops as mx
+
+# Read when torch is loaded: its threads then sleep while they wait for one another. Those that spin keep the cores from
+# the other process of tests, and networks train several times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
