@@ -21,6 +21,9 @@ from mixops.pipelines.demo.verdict import verdicts
 
 import mixops as mx
 
+#: What tells a report of this program from other folders.
+FORMAT = "mixops demo report, version 1"
+
 
 class Tags(HTMLParser):
     """What a page refers to, and whether its tags close in order."""
@@ -44,8 +47,11 @@ class Tags(HTMLParser):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of the smallest size: two seeds, two epochs of each kind, one round."""
+    """A report of the smallest size, in the place of an earlier one: two seeds, two epochs of each kind, one round."""
     out = tmp_path_factory.mktemp("demo") / "report"
+    out.mkdir()
+    (out / "report.json").write_text(json.dumps({"format": FORMAT}))
+    (out / "left over").touch()
     told: list[str] = []
     threads = torch.get_num_threads()
     assert report.write_report(out, seeds=2, epochs=2, text_epochs=2, rounds=1, step=told.append) == out / "index.html"
@@ -140,8 +146,7 @@ def test_a_framework_that_is_missing_gets_a_sentence(tmp_path: Path, monkeypatch
 
 
 def test_an_earlier_report_is_replaced_and_nothing_is_left_beside_it(made: Path) -> None:
-    (made / "left over").touch()
-    report.write_report(made, seeds=2, epochs=1, text_epochs=1, rounds=1, step=lambda _: None)
+    assert json.loads((made / "report.json").read_text(encoding="utf-8"))["format"] == FORMAT
     assert not (made / "left over").exists()
     assert [path.name for path in made.parent.iterdir()] == ["report"]
 
@@ -175,9 +180,12 @@ def test_a_kill_in_the_middle_leaves_no_report(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_too_few_seeds_are_refused_before_any_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [{"seeds": 1}, {"epochs": 0}, {"text_epochs": 0}])
+def test_too_few_seeds_or_epochs_are_refused_before_anything_is_done(wrong: dict[str, int], tmp_path: Path) -> None:
+    told: list[str] = []
     with pytest.raises(mx.MixError, match="at least 2 seeds"):
-        report.write_report(tmp_path / "report", seeds=1, step=lambda _: None)
+        report.write_report(tmp_path / "report", step=told.append, **wrong)
+    assert told == []
     assert list(tmp_path.iterdir()) == []
 
 

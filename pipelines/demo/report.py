@@ -20,7 +20,7 @@ from .text import METHODS as TEXT_METHODS
 from .text import Draw, Finding, TextCurves, text_draws, text_findings, train_questions
 from .text import run_count as text_run_count
 from .text_page import text_page_html
-from .train import METHODS, Curves, run_count, train_all
+from .train import METHODS, Curves, check_runs, run_count, train_all
 from .verdict import Verdict, verdicts
 
 _C = TypeVar("_C")
@@ -60,6 +60,8 @@ def write_report(
     Raises:
         MixError: if a number is out of range, or ``out`` holds something that is no earlier report.
     """
+    for number in (epochs, text_epochs):
+        check_runs(seeds, number)
     with whole_folder(out, _MARK) as fresh:
         _fill(fresh, seeds, (epochs, text_epochs), rounds, seed, step)
     return out / "index.html"

@@ -11,7 +11,7 @@ import numpy as np
 import mixops as mx
 
 from ..text.bundled import questions
-from .train import LEARNING_RATE, Curves
+from .train import LEARNING_RATE, Curves, check_runs
 from .verdict import Verdict, verdicts
 
 #: Few training questions, so that there is something to gain; the other 240 are the test set.
@@ -200,8 +200,7 @@ def train_questions(seeds: int, epochs: int) -> Iterator[tuple[str, TextCurves |
     Raises:
         MixError: if seeds is below 2 or epochs below 1.
     """
-    if seeds < 2 or epochs < 1:
-        raise mx.MixValueError(f"seeds={seeds}, epochs={epochs}: expected at least 2 seeds, for a spread, and 1 epoch")
+    check_runs(seeds, epochs)
     from ..text.training import train_text
 
     found: dict[str, dict[str, list[Any]]] = {m.key: {method: [] for method in METHODS} for m in MEASURES}

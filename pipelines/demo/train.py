@@ -51,6 +51,12 @@ def run_count(seeds: int) -> int:
     return seeds * len(METHODS)
 
 
+def check_runs(seeds: int, epochs: int) -> None:
+    """MixError if seeds is below 2 or epochs below 1."""
+    if seeds < 2 or epochs < 1:
+        raise mx.MixValueError(f"seeds={seeds}, epochs={epochs}: expected at least 2 seeds, for a spread, and 1 epoch")
+
+
 def train_all(seeds: int, epochs: int, workers: int = 2) -> Iterator[tuple[str, Curves | None]]:
     """Train every method on every seed; split, first weights and order of samples depend on the seed alone.
 
@@ -65,8 +71,7 @@ def train_all(seeds: int, epochs: int, workers: int = 2) -> Iterator[tuple[str, 
     Raises:
         MixError: if seeds is below 2 or epochs below 1.
     """
-    if seeds < 2 or epochs < 1:
-        raise mx.MixValueError(f"seeds={seeds}, epochs={epochs}: expected at least 2 seeds, for a spread, and 1 epoch")
+    check_runs(seeds, epochs)
     images, labels = digits()
     measured = np.unique(np.append(np.arange(1, epochs + 1, 4), epochs))
     found: dict[str, list[list[float]]] = {method: [] for method in METHODS}
