@@ -46,8 +46,7 @@ lint: install
 	$(BIN)/ruff format --check .
 
 types: install
-	$(BIN)/mypy mixops
-	$(BIN)/mypy pipelines
+	$(BIN)/mypy -n 2 mixops pipelines
 
 check: install
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal

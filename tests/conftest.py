@@ -36,6 +36,15 @@ settings.register_profile("mixops", deadline=None, max_examples=50)
 settings.load_profile("mixops")
 
 
+#: Files with single tests of many seconds, most of them in processes of frameworks.
+LONGEST = ("test_matrix.py", "test_tf.py", "test_keras.py", "test_bench_run.py", "test_demo.py", "test_examples.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: at the end no process of tests waits long for the last test of another."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def collected_once() -> Iterator[None]:
     """What earlier files have left is collected once and then let be.
