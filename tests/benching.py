@@ -13,7 +13,7 @@ import pytest
 import torch
 
 BENCHES = Path(__file__).parent.parent / "benches"
-# Last, as both folders have a module called peers: none that the tests import here needs that of the benchmark.
+# Last: what the tests call theirs comes first.
 sys.path.append(str(BENCHES))
 
 import harness  # noqa: E402

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 from torch import Tensor, nn
 
 import mixops as mx

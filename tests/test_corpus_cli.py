@@ -14,7 +14,7 @@ import pytest
 from mixops.pipelines.cli import main
 from mixops.pipelines.corpus import people_and_places, read_mixed, read_tagged
 from mixops.pipelines.corpus.writing import record_of
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 TRAIN = Path(__file__).parent.parent / "pipelines" / "corpus" / "people.conll"
 

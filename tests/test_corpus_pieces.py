@@ -19,7 +19,7 @@ from mixops.pipelines.corpus import (
     people_and_places,
 )
 from mixops.pipelines.text import Vocabulary
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 import mixops as mx
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mixops.pipelines.corpus.scorers import CausalLMScorer, NGramModel
 from mixops.pipelines.corpus.tagged import TaggedCorpus
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 import mixops as mx
 

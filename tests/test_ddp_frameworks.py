@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import peers
 import pytest
+import real_peers
 import torch
 from ddp_worker import launch, table
 from mixops.pipelines import KeyedBatchSampler, MixCollator, MixLoader, keyed
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 import mixops as mx
 
-peers.torchvision_schemas()  # these import torchvision where it is installed
+real_peers.torchvision_schemas()  # these import torchvision where it is installed
 
 import lightning.pytorch as pl  # noqa: E402
 from accelerate import Accelerator  # noqa: E402

@@ -7,8 +7,8 @@ import pickle
 from typing import Any
 
 import numpy as np
-import peers
 import pytest
+import real_peers
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, default_collate
 
 import mixops as mx
 
-v2 = peers.torchvision_v2()
+v2 = real_peers.torchvision_v2()
 tv_tensors = pytest.importorskip("torchvision.tv_tensors")
 CLASSES = 10
 
@@ -39,7 +39,7 @@ def ids(n: int = 6) -> Any:
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_timm_mixup_makes_what_timm_makes_of_the_same_draws_in_place(seed: int) -> None:
-    case = peers.record_timm(seed)
+    case = real_peers.record_timm(seed)
     x, n = torch.from_numpy(case.x.copy()), len(case.x)
     mixup_fn = Mixup(**case.options, label_smoothing=0.0, num_classes=n)
     mixed, soft = mixup_fn(x, torch.arange(n), **case.draw)
@@ -56,7 +56,7 @@ def test_targets_are_smoothed_as_timm_does(smoothing: float, multi_label: bool) 
     target = target if multi_label else ids(4)
     mixup_fn = Mixup(label_smoothing=smoothing, num_classes=CLASSES, multi_label=multi_label)
     _, soft = mixup_fn(images(4), target, lam=0.3)
-    theirs = peers.timm_mixup().mixup_target(target, CLASSES, 0.3, smoothing, multi_label)
+    theirs = real_peers.timm_mixup().mixup_target(target, CLASSES, 0.3, smoothing, multi_label)
     assert soft.dtype == theirs.dtype
     torch.testing.assert_close(soft, theirs)
 
@@ -64,12 +64,12 @@ def test_targets_are_smoothed_as_timm_does(smoothing: float, multi_label: bool) 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), mode=st.sampled_from(["batch", "pair", "elem"]), cut=st.booleans())
 def test_fast_collate_makes_what_timm_makes_of_the_same_draws(seed: int, mode: str, cut: bool) -> None:
-    rng, n = peers.seeded(seed), 4
+    rng, n = real_peers.seeded(seed), 4
     samples = [(rng.integers(0, 256, (3, 7, 9), np.uint8), i) for i in range(n)]
     options = {"mixup_alpha": float(not cut), "cutmix_alpha": float(cut), "mode": mode, "num_classes": n}
-    with peers.listening(np.random, "rand", "beta", "randint") as heard:
-        theirs, target = peers.timm_mixup().FastCollateMixup(**options)(copy.deepcopy(samples))
-    draw = peers.timm_draw(heard, n, mode, (options["mixup_alpha"], options["cutmix_alpha"]), 1.0, False)
+    with real_peers.listening(np.random, "rand", "beta", "randint") as heard:
+        theirs, target = real_peers.timm_mixup().FastCollateMixup(**options)(copy.deepcopy(samples))
+    draw = real_peers.timm_draw(heard, n, mode, (options["mixup_alpha"], options["cutmix_alpha"]), 1.0, False)
     ours, soft = FastCollateMixup(**options)(samples, **draw)
     assert ours.dtype == theirs.dtype == torch.uint8
     assert (ours.int() - theirs.int()).abs().max() <= (not cut)
@@ -87,7 +87,7 @@ def test_odd_batches_are_taken_and_the_middle_row_meets_itself(mode: str) -> Non
 
 def test_mixing_that_is_disabled_only_smooths() -> None:
     ours, x = Mixup(cutmix_alpha=1.0, num_classes=CLASSES), images(4)
-    theirs = peers.timm_mixup().Mixup(cutmix_alpha=1.0, num_classes=CLASSES)
+    theirs = real_peers.timm_mixup().Mixup(cutmix_alpha=1.0, num_classes=CLASSES)
     ours.mixup_enabled = theirs.mixup_enabled = False
     mixed, soft = ours(x.clone(), ids(4))
     torch.testing.assert_close((mixed, soft), theirs(x.clone(), ids(4)))
@@ -97,7 +97,7 @@ def test_mixing_that_is_disabled_only_smooths() -> None:
 
 @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_timms_loaders_switch_a_collate_off_that_was_copied_or_sent_too(travel: Any) -> None:
-    peer = peers.timm_mixup()
+    peer = real_peers.timm_mixup()
     from timm.data.loader import PrefetchLoader
 
     collate = travel(FastCollateMixup(cutmix_alpha=1.0, label_smoothing=0.0, num_classes=CLASSES, seed=7))
@@ -111,7 +111,7 @@ def test_timms_loaders_switch_a_collate_off_that_was_copied_or_sent_too(travel: 
 
 
 def test_attributes_are_those_of_timm_and_may_be_changed() -> None:
-    ours, theirs = Mixup(0.8, 0.3, (0.2, 0.8)), peers.timm_mixup().Mixup(0.8, 0.3, (0.2, 0.8))
+    ours, theirs = Mixup(0.8, 0.3, (0.2, 0.8)), real_peers.timm_mixup().Mixup(0.8, 0.3, (0.2, 0.8))
     assert vars(theirs).items() <= vars(ours).items()
     ours.mixup_alpha = 0.0
     ours(images(4, size=(20, 20)), ids(4))

@@ -8,8 +8,8 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
-import peers
 import pytest
+import real_peers
 import torch
 from mixops.pipelines.drop_in import fastai_
 from small_images import ROWS, SIZE, X, Y, by_hand, drawn, network, pieces
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mixops as mx
 
-peers.torchvision_schemas()  # fastai imports torchvision where it is installed
+real_peers.torchvision_schemas()  # fastai imports torchvision where it is installed
 
 with warnings.catch_warnings():  # fastai 2.8 is older than torch 2.13 and pandas 3, and they say so
     warnings.simplefilter("ignore")

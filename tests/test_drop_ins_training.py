@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import pytest
+import real_peers
 import torch
 from loading import stateful
 from mixops.pipelines import KeyedBatchSampler, MixCollator, arrays, keyed
@@ -25,7 +25,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 import mixops as mx
 
-peers.torchvision_schemas()  # these import torchvision where it is installed
+real_peers.torchvision_schemas()  # these import torchvision where it is installed
 
 import lightning.pytorch as pl  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
@@ -46,12 +46,12 @@ def test_a_network_of_timm_learns_the_same_from_our_mixup_as_from_timms() -> Non
         warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
         import timm
         from timm.loss import SoftTargetCrossEntropy
-    peer, draws, trained = peers.timm_mixup(), [], []
+    peer, draws, trained = real_peers.timm_mixup(), [], []
     options = {"mixup_alpha": 0.8, "label_smoothing": 0.1, "num_classes": CLASSES}
     x = X[:16].repeat_interleave(4, 2).repeat_interleave(4, 3)
 
     def theirs(step: int, *batch: Any) -> Any:
-        with peers.listening(np.random, "beta") as heard:
+        with real_peers.listening(np.random, "beta") as heard:
             mixed = peer.Mixup(**options)(*batch)
         draws.append(float(heard.of("beta")[0]))
         return mixed

@@ -15,11 +15,11 @@ import pytest
 
 TESTS = Path(__file__).parent
 EXAMPLES = sorted((TESTS.parent / "pipelines" / "examples").glob("*.py"))
-#: What stands before the script: a CPU build of torch lets nobody import torchvision without it, see ``peers``.
+#: What stands before the script: a CPU build of torch lets nobody import torchvision without it, see ``real_peers``.
 BEFORE = f"""
 import runpy, sys
 sys.path.insert(0, {str(TESTS)!r})
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 torchvision_schemas()
 sys.path[0] = {str(TESTS.parent / "pipelines" / "examples")!r}
 runpy.run_path(sys.argv[1], run_name="__main__")

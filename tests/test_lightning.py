@@ -12,7 +12,7 @@ import torch
 from mixops.pipelines import KeyedBatchSampler, PlanCollator, keyed
 from mixops.pipelines.hidden import mix_hidden
 from mixops.pipelines.lightning_ import MixCallback
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 from tiny_bert import CLASSES, ROWS, bert, close, hooks, sentences, weights
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, default_collate

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import pytest
+import real_peers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,10 +18,10 @@ import mixops as mx
 from mixops import presets
 
 GOLDEN = sorted((Path(__file__).parent / "golden" / "presets").glob("*.npz"))
-LIVE = [recorder for recorders in peers.RECORDERS.values() for recorder in recorders] + peers.BRINKS
+LIVE = [recorder for recorders in real_peers.RECORDERS.values() for recorder in recorders] + real_peers.BRINKS
 
 
-def agree(case: peers.Case) -> None:
+def agree(case: real_peers.Case) -> None:
     """Draw our plan from the peer's numbers; its pixels and label shares are the peer's."""
     n, shape = len(case.x), case.x.shape[2:]
     op = getattr(presets, case.preset)(**case.options)
@@ -40,7 +40,9 @@ def agree(case: peers.Case) -> None:
 
 
 @pytest.mark.parametrize("record", LIVE, ids=lambda r: r.__name__.removeprefix("record_"))
-def test_a_preset_makes_what_the_installed_peer_makes_of_the_same_draws(record: Callable[[int], peers.Case]) -> None:
+def test_a_preset_makes_what_the_installed_peer_makes_of_the_same_draws(
+    record: Callable[[int], real_peers.Case],
+) -> None:
     @settings(max_examples=80)
     @given(seed=st.integers(0, 2**32 - 1))
     def hold(seed: int) -> None:
@@ -49,11 +51,11 @@ def test_a_preset_makes_what_the_installed_peer_makes_of_the_same_draws(record: 
     hold()
 
 
-def golden_cases(path: Path) -> list[peers.Case]:
+def golden_cases(path: Path) -> list[real_peers.Case]:
     with np.load(path, allow_pickle=False) as file:
         heads = json.loads(str(file["cases"]))
         return [
-            peers.Case(
+            real_peers.Case(
                 head["preset"],
                 {k: tuple(v) if isinstance(v, list) else v for k, v in head["options"].items()},
                 {name: file[f"{i}.draw.{name}"] for name in head["draw"]},

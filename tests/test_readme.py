@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -11,7 +11,7 @@ import torch
 from hidden_models import build, hf_model, hooks_left, sentences
 from mixops.pipelines.saliency import attention_saliency, embedding_saliency
 from mixops.pipelines.text.models import TextCNN, TextLSTM, TextTransformer
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from mixops.pipelines import arrays, digits, from_huggingface, from_torchvision, image_folder, photographs, read_image
-from peers import torchvision_schemas
 from PIL import Image
+from real_peers import torchvision_schemas
 from torch.utils.data import DataLoader
 
 import mixops as mx

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mixops.pipelines import KeyedBatchSampler, PerSample, arrays, keyed
-from peers import torchvision_v2
+from real_peers import torchvision_v2
 from torch.utils.data import DataLoader
 
 import mixops as mx

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from benching import BENCHES, one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 import mixops as mx
 

@@ -13,7 +13,7 @@ from mixops.pipelines.corpus import MixedSentence, TaggedCorpus
 from mixops.pipelines.tagging import predict_tags, train_tagger
 from mixops.pipelines.tagging.batches import tag_batch, target_rows
 from mixops.pipelines.tagging.learners import CheckpointTagger
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 import mixops as mx
 

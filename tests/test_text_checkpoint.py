@@ -10,7 +10,7 @@ import pytest
 import torch
 from mixops.pipelines.text import Sentences, train_text
 from mixops.pipelines.text.checkpoint import Checkpoint, checkpoint_folder
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 import mixops as mx
 

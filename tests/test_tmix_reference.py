@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mixops.pipelines.hidden import mix_hidden
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 from tmix_reference import bert_embeddings, bert_layers, cross_entropy, two_streams
 from torch import Tensor, nn
 from torch.nn import functional as F

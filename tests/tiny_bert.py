@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peers import torchvision_schemas
+from real_peers import torchvision_schemas
 
 torchvision_schemas()  # transformers imports torchvision where it is installed
 

@@ -39,7 +39,7 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from peers import RECORDERS, Case, batch, listening, one_hot, seeded  # noqa: E402
+from real_peers import RECORDERS, Case, batch, listening, one_hot, seeded  # noqa: E402
 
 CASES = 18
 
