@@ -43,8 +43,11 @@ def dies(case, method, seed):
         os._exit(9)
     return result(method)
 """
+# Whoever runs the tests in the background may have switched the signal off for all that it starts.
 SCRIPT = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = {paths!r}
 import runs_of_a_test
 from study import Study, run_study
