@@ -89,14 +89,18 @@ def train(case: Case, method: str, seed: int) -> dict[str, Any]:
 def claims() -> list[Claim]:
     """The papers': a gain at every size; that it is larger where sentences are fewer."""
     found = []
-    for method, source in (("TMix", CHEN), ("Mixup-Transformer", SUN)):
+    for method, source, paper in (
+        ("TMix", CHEN, "AG News, 10 labels a class, BERT: accuracy 69.5 % -> 74.1 %"),
+        ("Mixup-Transformer", SUN, ""),
+    ):
         for measure, direction, says, who in (
             ("accuracy", "higher", "has a higher test accuracy", source),
             ("nll", "lower", "has a lower test NLL", OURS),
             ("ece", "lower", "is better calibrated", OURS),
         ):
             text = f"{method} {says} than training without mixing"
-            found.append(Claim(text, who, measure, method, "none", direction))
+            given = paper if measure == "accuracy" else ""
+            found.append(Claim(text, who, measure, method, "none", direction, paper=given))
         text = f"The fewer the training sentences, the more accuracy {method} gains"
         found.append(Claim(text, source, "accuracy", method, direction="lower", slope_over="rows"))
     return found

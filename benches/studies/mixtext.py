@@ -134,14 +134,19 @@ def _shortened(data: Sentences, words: int) -> Sentences:
 def claims() -> list[Claim]:
     """The paper's: MixText above TMix above training without either; the more, the fewer the labels."""
     found = []
-    for method, against in (("MixText", "none"), ("MixText", "TMix"), ("TMix", "none")):
+    for method, against, paper in (
+        ("MixText", "none", "69.5 % -> 88.4 %"),
+        ("MixText", "TMix", "74.1 % -> 88.4 %"),
+        ("TMix", "none", "69.5 % -> 74.1 %"),
+    ):
         other = "training without mixing" if against == "none" else against
         for measure, direction, says, who in (
             ("accuracy", "higher", "has a higher test accuracy", CHEN),
             ("nll", "lower", "has a lower test NLL", OURS),
             ("ece", "lower", "is better calibrated", OURS),
         ):
-            found.append(Claim(f"{method} {says} than {other}", who, measure, method, against, direction))
+            given = f"AG News, 10 labels a class, BERT: accuracy {paper}" if measure == "accuracy" else ""
+            found.append(Claim(f"{method} {says} than {other}", who, measure, method, against, direction, paper=given))
     text = "The fewer the labels, the more accuracy MixText gains on training without mixing"
     found.append(Claim(text, CHEN, "accuracy", "MixText", direction="lower", slope_over="labels"))
     return found

@@ -197,8 +197,8 @@ def claims() -> list[Claim]:
     for variant in VARIANTS:
         text = f"SeqMix ({variant}) has a higher entity F1 than training on the 200 sentences alone"
         found.append(Claim(text, ZHANG, "f1", variant))
-    text = "SeqMix (sub, with the filter) raises the entity F1 on CoNLL-03 (there that of a BERT, from 68.65 to 80.71)"
-    found.append(Claim(text, ZHANG, "f1", f"sub{FILTER}", where={"data": "CoNLL-03"}))
+    text, paper = "SeqMix (sub, with the filter) raises the entity F1 on CoNLL-03", "BERT: F1 68.65 % -> 80.71 %"
+    found.append(Claim(text, ZHANG, "f1", f"sub{FILTER}", where={"data": "CoNLL-03"}, paper=paper))
     for variant in VARIANTS:
         text = f"The filter by perplexity adds to the F1 of SeqMix ({variant})"
         found.append(Claim(text, ZHANG, "f1", f"{variant}{FILTER}", variant))
