@@ -10,7 +10,7 @@
 # make gpu    on a machine with a GPU: tests, compute-sanitizer and the bench, some minutes: benches/results/gpu.{json,html,md};
 #             "make PYTHON=/path/to/python gpu" takes the environment of that Python as it is, and installs nothing
 # make bench-jax, bench-adapters, bench-ray  compiled JAX beside the same by hand, what a drop-in adds, Ray beside one process
-# make studies  the papers' claims on paired seeds, five hours; needs MIXOPS_DATA, see benches/studies/README.md
+# make studies  the papers' claims on paired seeds, four hours; needs MIXOPS_DATA, see benches/studies/README.md
 # make report  one page of all committed results, studies and benches: benches/results/which-mixing.{html,md}
 # make install  the set-up alone; it does nothing when nothing changed
 
