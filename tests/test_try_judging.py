@@ -146,3 +146,10 @@ def test_few_rows_that_agree_by_chance_are_no_proof() -> None:
     assert found.verdict == "cannot tell"
     assert found.low is not None
     assert found.low < 0
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_minus() -> None:
+    found = verdicts(runs_of(none=[0.5, 0.5], mixup=[0.49999, 0.49999]), TRIED, 10_000)[1]
+    assert found.gain is not None
+    assert found.gain < 0
+    assert found.difference.startswith("+0.0 [-0.1, ")

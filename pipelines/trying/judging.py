@@ -69,7 +69,7 @@ class Verdict:
         """Points of accuracy, with their interval."""
         if self.gain is None or self.low is None or self.high is None:
             return ""
-        return f"{100 * self.gain:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return f"{100 * self.gain:+z.1f} [{100 * self.low:+z.1f}, {100 * self.high:+z.1f}]"
 
     @property
     def sentence(self) -> str:
