@@ -120,8 +120,10 @@ def _check(kind: str, found: Mapping[str, Report], known: Sequence[str], schema:
 def blocks(results: Results) -> list[Block]:
     """The page: the answer, then each study with its cases, claims and curves, then speed."""
     told = results.studies
-    topics = {topic: [one for name in names for one in (name, f"{name}_full") if one in told]
-              for topic, names in TOPICS.items()}  # fmt: skip
+    topics = {
+        topic: [one for name in names for one in (name, f"{name}_full") if one in told]
+        for topic, names in TOPICS.items()
+    }
     compared = {topic: names for topic, names in topics.items() if topic != CHECKS}
     parts: list[Block] = [
         Heading(1, TITLE),
@@ -277,8 +279,9 @@ def _cases(report: Report) -> Iterator[Sequence[Said]]:
     measures = {name: Measure(**report["measures"][name]) for name in (lead, *beside)}
     for case in report["cases"]:
         rows = {(row["method"], row["measure"]): row["difference"] for row in report["summary"] if row["case"] == case}
-        sides = {key: _side(rows[key], measures[key[1]]) for key in rows if key[0] in _methods(report)
-                 and key[1] in measures}  # fmt: skip
+        sides = {
+            (m, name): _side(rows[m, name], measure) for m in _methods(report) for name, measure in measures.items()
+        }
 
         def said(name: str, chosen: Sequence[int], rows: Report = rows, sides: Mapping[Any, int] = sides) -> Said:
             found = [m for m in _methods(report) if sides[m, name] in chosen]

@@ -40,7 +40,7 @@ OPERATORS: dict[str, mx.Operator | None] = {
 #: Layers whose hidden states are looked at after training, and how many of their singular values are kept.
 LOOKED_AT, VALUES = ("layer1", "layer2"), 20
 VERMA = "Verma et al. 2019"
-#: Whose numbers are those of the first version of the paper.
+#: Where the paper's numbers are from; its later version gives others.
 PAPER = "CIFAR-10, PreAct ResNet-18, the first version"
 
 
