@@ -33,6 +33,7 @@ _SENT = slice(8, 136)  # taken by the worker, for what it sends
 _FORKED = slice(136, 1024)  # taken by the receiver when it forks: its child has the same views
 _SLOTS = slice(_SENT.start, _FORKED.stop)
 _ON_ITS_WAY = -1  # else the process that holds the loan
+_DYING = 5.0  # seconds from the closing of a process's files to its end, at most
 
 
 class _Handle(NamedTuple):
@@ -269,8 +270,16 @@ def _opened(handle: _Handle) -> _SharedBlock:
         if not np.array_equal(block.words[:_GONE], _name(handle.maker, handle.serial)):
             raise FileNotFoundError("another process has its number now")
     except (OSError, ValueError) as error:
+        _await_end(handle.pid)
         raise ConnectionError(f"worker {handle.pid} cannot be reached for the batch it sent: {error}") from error
     return block
+
+
+def _await_end(pid: int) -> None:
+    """Wait for a worker that is dying: its files are closed before it ends, and only of an ended one torch says so."""
+    for child in active_children():
+        if child.pid == pid:
+            child.join(timeout=_DYING)
 
 
 def _keep(handle: _Handle, block: _SharedBlock) -> None:
