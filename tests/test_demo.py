@@ -172,7 +172,7 @@ def test_a_kill_in_the_middle_leaves_no_report(tmp_path: Path) -> None:
     out = tmp_path / "report"
     command = [sys.executable, "-m", "mixops.pipelines.demo", "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as run:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 120
         while not list(tmp_path.glob(".report-*/tiles/*.png")):
             assert time.monotonic() < limit
             time.sleep(0.05)
