@@ -18,6 +18,7 @@ import sys
 import uuid
 import weakref
 from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple
 
@@ -270,22 +271,22 @@ def _opened(handle: _Handle) -> _SharedBlock:
         if not np.array_equal(block.words[:_GONE], _name(handle.maker, handle.serial)):
             raise FileNotFoundError("another process has its number now")
     except (OSError, ValueError) as error:
-        _await_end(handle.pid)
+        worker = _worker(handle)
+        if worker is not None:  # it is dying, with its files closed already; only of one that has ended torch says so
+            worker.join(timeout=_DYING)
         raise ConnectionError(f"worker {handle.pid} cannot be reached for the batch it sent: {error}") from error
     return block
 
 
-def _await_end(pid: int) -> None:
-    """Wait for a worker that is dying: its files are closed before it ends, and only of an ended one torch says so."""
-    for child in active_children():
-        if child.pid == pid:
-            child.join(timeout=_DYING)
+def _worker(handle: _Handle) -> BaseProcess | None:
+    """The Process object of who made it, if that is a child of ours that has not ended."""
+    return next((child for child in active_children() if child.pid == handle.pid), None)
 
 
 def _keep(handle: _Handle, block: _SharedBlock) -> None:
     """Keep the mapping while the worker's Process object lives; one of no child of ours lives with its views only."""
     if handle.maker not in _KEPT:
-        worker = next((child for child in active_children() if child.pid == handle.pid), None)
+        worker = _worker(handle)
         if worker is None:
             return
         _KEPT[handle.maker] = {}

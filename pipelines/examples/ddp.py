@@ -38,5 +38,5 @@ while loader.epoch < 2:
         torch.save({"model": model.state_dict(), "loader": loader.state_dict()}, saved)
         print(f"{loader.epoch} epochs on {batches.world_size} ranks")
 if dist.is_initialized():
-    dist.barrier()  # gloo's threads outlive the group: one that still held a tensor as Python ends would abort
+    dist.barrier()  # gloo's threads outlive the group, and must be done before Python ends
     dist.destroy_process_group()
